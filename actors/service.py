@@ -1,0 +1,138 @@
+"""What every actor is given: its page, lease, ring, bell and clock, and the way to say "ready".
+
+An actor's loop is always the same: wait for its bell or a fifth of its lease, look at the words it
+reads, run its pure step, write the words it owns, renew its lease if that was useful work. Nothing
+in the loop waits for a disk or a network: that runs in sibling tasks.
+"""
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from tripgate.audit.record import pack_body
+from tripgate.clock import host_ns
+from tripgate.errors import InvariantBroken
+from tripgate.gate.slots import take_role_slot
+from tripgate.messages import EventKind
+from tripgate.page import atomics
+from tripgate.page.doorbell import WAIT_MAX_S, Doorbell, Ringer
+from tripgate.page.layout import CONTROL_HEADER, LEASE, ROLE
+from tripgate.page.lease import LeaseHolder
+from tripgate.page.mapping import Page, open_page
+from tripgate.page.ring import RingWriter
+from tripgate.processes import exit_with
+
+Started = Callable[[Any], Awaitable[None]]
+
+
+class Service:
+    """One actor's place in the tree.
+
+    Attributes
+    ----------
+    page, names
+        The page, both files writable, and its names.
+    role, slot
+        Number of the role, which is also the number of its slot.
+    settings
+        What the run's launcher decided (speed, sockets, config text …), plain values.
+    """
+
+    def __init__(
+        self, page: Page, actor: str, venue: str, incarnation: int, settings: Mapping[str, Any],
+        started: Started,
+    ) -> None:  # fmt: skip
+        self.page = page
+        self.names = page.names
+        self.venue = venue
+        self.incarnation = incarnation
+        self.settings = settings
+        self.role = page.names.role(actor, venue)
+        self.slot = take_role_slot(page, self.role, incarnation)
+        self.lease = LeaseHolder(page, self.role)
+        self.ring = RingWriter(page, self.slot)
+        self.bell = Doorbell(page.folder, f"role{self.role}")
+        self.ringer = Ringer(page.folder)
+        self._started = started
+        self._step = page.address(ROLE, self.role, "step")
+
+    @property
+    def header(self) -> Any:
+        """The control header (live record)."""
+        return self.page.header
+
+    @property
+    def market_ms(self) -> int:
+        """Market time, ms."""
+        return atomics.load(self.page.address(CONTROL_HEADER, 0, "market_ms"))
+
+    @property
+    def market_step(self) -> int:
+        """The market step that the board stands at."""
+        return atomics.load(self.page.address(CONTROL_HEADER, 0, "step"))
+
+    def now_ns(self) -> int:
+        """Return host time, ns."""
+        return host_ns()
+
+    async def ready(self) -> None:
+        """Tell the supervisor that state is rebuilt and the loop begins."""
+        await self._started({"pid": os.getpid(), "incarnation": self.incarnation})
+
+    async def turn(self, timeout_s: float = WAIT_MAX_S) -> None:
+        """Wait for the bell, at most ``timeout_s``."""
+        with trio.move_on_after(timeout_s):
+            await trio.lowlevel.wait_readable(self.bell.socket.fileno())
+        self.bell.drain()
+
+    def emit(
+        self, kind: EventKind, body: Mapping[str, Any], *, market_ms: int | None = None
+    ) -> int:
+        """Put an event into the own ring and return its sequence.
+
+        Parameters
+        ----------
+        market_ms
+            The venue's own stamp of what is told, where there is one; else the page's market time.
+
+        Raises
+        ------
+        InvariantBroken
+            The ring is full: a tree process that cannot record what it did must not go on.
+        """
+        stamp_ms = self.market_ms if market_ms is None else market_ms
+        sequence = self.ring.append(int(kind), pack_body(dict(body)), host_ns(), stamp_ms)
+        if sequence is None:
+            raise InvariantBroken(f"the ring of slot {self.slot} is full")
+        return sequence
+
+    def finish_step(self, step: int) -> None:
+        """Publish that this role has handled a market step, and ring everybody."""
+        atomics.store(self._step, step)
+        self.ringer.ring_all()
+
+    def step_of(self, actor: str, venue: str = "", field: str = "step") -> int:
+        """Return the step that another role has published."""
+        return atomics.load(self.page.address(ROLE, self.names.role(actor, venue), field))
+
+    def lease_left_ns(self, role: int) -> int:
+        """Return how long a role's lease still holds, ns (negative once lapsed)."""
+        return atomics.load(self.page.address(LEASE, role)) - host_ns()
+
+    def close(self) -> None:
+        """Take the bell down."""
+        self.bell.close()
+        self.ringer.close()
+
+
+def attach(
+    folder: str, actor: str, venue: str, incarnation: int, settings: Mapping[str, Any],
+    started: Started,
+) -> Service:  # fmt: skip
+    """Open the page for an actor. The guard comes first: no actor outlives its tree."""
+    exit_with(os.getppid())
+    page = open_page(Path(folder), control_writable=True)
+    return Service(page, actor, venue, incarnation, settings, started)

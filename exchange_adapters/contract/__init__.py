@@ -1,0 +1,1 @@
+"""Contract test kit: what every ``VenuePort`` has to do, written once and run against each."""

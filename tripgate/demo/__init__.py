@@ -1,0 +1,1 @@
+"""Demo strategies: plain processes that use the public client, as anybody's would."""

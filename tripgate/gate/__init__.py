@@ -1,0 +1,1 @@
+"""The gate: hard limits reserved atomically across processes, asked before every order."""

@@ -1,0 +1,68 @@
+"""Knowing whether a process is the one we mean, and dying with the one we depend on.
+
+A pid alone names nobody: it is reused. A process here is (pid, start time), and watching one is
+done through a pidfd, which cannot be fooled by reuse.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import threading
+
+ORPHAN_EXIT_CODE = 70
+"""Exit code of a process that ended because the one it was guarding had died."""
+
+
+def process_start_time(pid: int) -> int:
+    """Return a process' start time in clock ticks since boot, or 0 if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    # A zombie has ended; its start time must not make it look alive.
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def is_alive(pid: int, start_time: int) -> bool:
+    """Return whether the very process that (pid, start time) names still runs."""
+    return pid > 0 and start_time > 0 and process_start_time(pid) == start_time
+
+
+def kill_if_same(pid: int, start_time: int, signal_number: int) -> bool:
+    """Send a signal to the process that (pid, start time) names; return whether it was sent."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except (ProcessLookupError, OSError):
+        return False
+    try:
+        # The descriptor pins the process; the start time then proves that it is the right one.
+        if not is_alive(pid, start_time):
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal_number)
+            return True
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def exit_with(pid: int) -> None:
+    """End this process at once, from a daemon thread, when process ``pid`` ends.
+
+    A prctl death signal would be tied to the *thread* that forked us and fires when that thread
+    retires; a pidfd is not. Ends at once if the process is already gone.
+    """
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        os._exit(ORPHAN_EXIT_CODE)
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+
+    def wait() -> None:
+        poller.poll()
+        os._exit(ORPHAN_EXIT_CODE)
+
+    threading.Thread(target=wait, name=f"guard-{pid}", daemon=True).start()
