@@ -80,7 +80,8 @@ class LogFile:
     def probe(self) -> None:
         """Commit a small change outside the chain. Raises like ``commit``."""
         self._connection.execute(
-            "INSERT INTO probe VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET utc_ns = ?1",
+            "INSERT INTO probe VALUES (1, ?)"
+            " ON CONFLICT (id) DO UPDATE SET utc_ns = excluded.utc_ns",
             (clock.utc_ns(),),
         )
         self._require_in_place()
