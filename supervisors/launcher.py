@@ -266,7 +266,7 @@ def _death(code: int) -> str:
 
 
 def _tail(path: Path, prefix: str) -> str:
-    """Return a log's last line that begins with ``prefix``, or its last line."""
+    """Return a log's last line that begins with ``prefix``, or where to look for more."""
     lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     own = [line.removeprefix(prefix) for line in lines if line.startswith(prefix)]
     return own[-1] if own else f"ended without a word: see {path}"

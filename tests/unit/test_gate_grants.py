@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 
 from tests.gate_fixtures import (
+    AGE_MAX_MS,
     BETA_BTC,
     BTC,
     ETH,
+    MARKET_MS,
+    MARKS,
     TREND,
     make_bench,
 )
@@ -28,6 +31,16 @@ def test_check_when_another_venue_is_shut_then_this_one_trades(isolated_folders:
     set_level(bench.page, bench.page.names.scope("venue:alpha"), LevelWriter.KEEPER, Level.HARD)
     assert bench.handle(BTC).check(*BUY).reason is DenyReason.LEVEL
     assert bench.handle(BETA_BTC).check(*BUY)
+
+
+@pytest.mark.parametrize(("ahead_ms", "granted"), [(AGE_MAX_MS, True), (AGE_MAX_MS + 1, False)])
+def test_P8_check_when_a_mark_is_dated_into_the_future_then_it_is_stale_beyond_the_bound(
+    isolated_folders: Path, ahead_ms: int, granted: bool
+) -> None:
+    bench = make_bench(isolated_folders / "page")
+    bench.mark(BTC, int(MARKS[BTC]), MARKET_MS + ahead_ms)
+    decision = bench.handle(BTC).check(*BUY)
+    assert decision.reason is (None if granted else DenyReason.MARK_STALE)
 
 
 def test_check_when_soft_then_it_is_granted_and_the_record_says_soft(

@@ -136,7 +136,8 @@ def read_mark(context: int) -> int:
     age_max = max(
         atomics.load(instrument + SPEC.age_max_ms), atomics.load(header + HEADER.age_floor_ms)
     )
-    if age <= age_max and 0 < mark <= TICKS_MAX:
+    # Age counts both ways: a mark dated into the future would otherwise never grow stale.
+    if abs(age) <= age_max and 0 < mark <= TICKS_MAX:
         return 1
     blame(context, atomics.load(context + AT.node1), age_max, age, 0)
     return 0
