@@ -8,13 +8,14 @@ READY = .venv/.installed
 # Words for the command behind a target, as in: make paper ARGS="--duration 30 --seed 7"
 ARGS =
 
-.PHONY: help paper test check chaos bench figures lock clean
+.PHONY: help paper test check chaos spin bench figures lock clean
 
 help:
 	@echo "make paper     trade on paper under the gate (ARGS=\"--duration 30\" passes options on)"
 	@echo "make test      all tests with branch coverage, under ten minutes on two cores"
-	@echo "make check     lint, format, types, layers and house rules, then make test"
+	@echo "make check     lint, format, types, layers and house rules, then make test (Spin's models too)"
 	@echo "make chaos     200 seeded fault runs of the deterministic simulation"
+	@echo "make spin      the models of the gate's protocols, checked by Spin (about a minute)"
 	@echo "make bench     the gate's speed, as ratios beside a reference measured in the same run"
 	@echo "make figures   the long runs that write docs/figures.md (minutes to an hour)"
 	@echo "make lock      rewrite the lock files and constraints (needs uv; UPGRADE=1 moves pins)"
@@ -35,10 +36,15 @@ check: $(READY)
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
 	$(PYTHON) -m pytest -q tests/test_tidy.py
+	@command -v spin >/dev/null && { command -v gcc || command -v cc; } >/dev/null || \
+	    echo "the models are left out: no Spin or C compiler here (apt-get install spin gcc)"
 	@$(MAKE) test
 
 chaos: $(READY)
 	@$(TRIPGATE) chaos run --seeds 200 $(ARGS)
+
+spin: $(READY)
+	@$(TRIPGATE) chaos spin $(ARGS)
 
 bench: $(READY)
 	@$(TRIPGATE) bench gate $(ARGS)

@@ -29,7 +29,7 @@ def main() -> None:
     """Erase, measure twice, combine, report."""
     run("forget the last measurement", "coverage", "erase")
     # By module, so that the tests of one module share the runs that its fixtures start.
-    parallel = ("-n", WORKERS, "--dist", "loadscope")
+    parallel = ("-n", WORKERS, "--dist", "loadscope", "--durations", "25")
     run("all tests", "coverage", "run", "-m", "pytest", "-q", *parallel)
     kernels = ("-m", "kernels and not jit_only")
     run(

@@ -13,9 +13,10 @@ from typing import Any
 import trio
 
 from actors.service import Service
-from tripgate.audit.record import Row
+from tripgate.audit.record import Row, pack_body
 from tripgate.audit.store import LogWriter
 from tripgate.clock import NS_PER_S, host_ns, utc_ns
+from tripgate.gate.denials import merged_body
 from tripgate.messages import EventKind
 from tripgate.operator_file import read_records
 from tripgate.page.layout import ROLE, SUM, WATERMARK
@@ -55,7 +56,7 @@ class Drain:
     def store(self, frames: list[Frame]) -> None:
         """Commit frames durably (worker thread)."""
         offset_ns = utc_ns() - host_ns()
-        self._log.append([_row(frame, self._epoch, offset_ns) for frame in frames])
+        self._log.append([row_of(frame, self._epoch, offset_ns) for frame in frames])
 
     def publish(self, frames: list[Frame]) -> None:
         """Publish the watermarks, then give the ring space back."""
@@ -86,13 +87,17 @@ class Drain:
         return [f"role{n}" for n, role in enumerate(roles) if role.actor == "router"]
 
 
-def _row(frame: Frame, epoch: int, offset_ns: int) -> Row:
+def row_of(frame: Frame, epoch: int, offset_ns: int) -> Row:
+    """Return the log's row of a ring's frame; ``offset_ns`` is UTC − host time."""
     token: int | None = None
+    payload = frame.payload
     if frame.kind == EventKind.DECISION:
-        token = int.from_bytes(frame.payload[:TOKEN_BYTES], "little") or None
+        token = int.from_bytes(payload[:TOKEN_BYTES], "little") or None
+    elif frame.kind == EventKind.DENIALS_MERGED:
+        payload = pack_body(merged_body(payload))
     return Row(
         epoch, frame.slot, frame.sequence, frame.host_ns + offset_ns, frame.host_ns,
-        frame.market_ms, frame.kind, token, frame.payload,
+        frame.market_ms, frame.kind, token, payload,
     )  # fmt: skip
 
 

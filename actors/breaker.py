@@ -1,8 +1,10 @@
 """breaker: evaluates every cause and holds the levels, the factors and the flatten claims.
 
 Reads: equity and drawdown (ACCOUNT), leases, the operator's file.
-Sends: rings every bell when a step is judged; records LEVEL_CHANGED, RESUMED, FLAT.
-Sole writer of: the breaker byte of each level word, effective limits and factors, CAUSE rows.
+Sends: rings every bell when a step is judged; records LEVEL_CHANGED, LIMITS_CHANGED,
+RESUMED, FLAT.
+Sole writer of: the breaker byte of each level word, effective limits and factors, loosened
+limits, CAUSE rows.
 Lease: 250 ms; while it is lapsed, openings are denied everywhere.
 State after restart: causes and latches from the page; nothing is withdrawn before every cause has
 been evaluated afresh.
@@ -17,9 +19,17 @@ from tripgate.config.reader import parse_config
 from tripgate.config.structs import limit_money
 from tripgate.gate.cause_rows import load_causes, store_causes
 from tripgate.gate.exits import wish_exit
+from tripgate.gate.limit_orders import (
+    COMMAND,
+    LOOSEN,
+    carry_out_loosening,
+    carry_out_tightening,
+    ordered,
+)
 from tripgate.machines import breaker as machine
 from tripgate.machines.breaker_types import (
     DRAWDOWN_THRESHOLDS,
+    KEEPER_FAULT_THRESHOLDS,
     LEASE_LAPSED_THRESHOLDS,
     BreakerSpec,
     Cause,
@@ -54,10 +64,13 @@ from tripgate.units import INT_MAX
 PORTFOLIO = 0
 FLAT_READS_APART_MS = 1_000
 SEEN_FLAT = -1
+LIMITS_RECORD_FIELDS = (
+    "scope", "direction", "changes", "reason", "operator", "os_user", "config_sha256",
+)  # fmt: skip
 
 
 def make_spec(service: Service) -> BreakerSpec:
-    """Return what this instance's breaker watches: drawdowns, the total loss, lapsed leases."""
+    """Return what this instance's breaker watches: drawdowns, the total loss, leases, faults."""
     config = parse_config(service.settings["config_text"], service.settings["config_name"])
     accounts = service.page.rows(ACCOUNT)
     causes = {
@@ -66,6 +79,7 @@ def make_spec(service: Service) -> BreakerSpec:
         if accounts["starting"][node]
     }
     causes[CauseKey(Cause.LEASE_LAPSED, PORTFOLIO)] = LEASE_LAPSED_THRESHOLDS
+    causes[CauseKey(Cause.KEEPER_FAULT, PORTFOLIO)] = KEEPER_FAULT_THRESHOLDS
     loss_max = limit_money(config.limits.portfolio.loss_reporting_max)
     if loss_max < INT_MAX:
         causes[CauseKey(Cause.TOTAL_LOSS, PORTFOLIO)] = total_loss_thresholds(loss_max)
@@ -81,6 +95,8 @@ class Shell:
         self.state = machine.new_breaker(make_spec(service))
         self._role = service.page.rows(ROLE)[service.role]
         self._flat_since_ms: dict[int, int] = {}
+        self._shadow = bool(service.header["shadow"])
+        self._wished: dict[int, Level] = {}
         found = {
             node: writer_level(self._page, node, LevelWriter.BREAKER)
             for node in range(len(service.names.scopes))
@@ -100,6 +116,9 @@ class Shell:
             row = accounts[key.scope]
             if key.cause is Cause.LEASE_LAPSED:
                 values[key] = Reading(self._lapsed_s(now_ns))
+            elif key.cause is Cause.KEEPER_FAULT:
+                held = writer_level(self._page, key.scope, LevelWriter.KEEPER)
+                values[key] = Reading(int(held >= Level.MEDIUM))
             elif not row["known"] or row["stale"]:
                 values[key] = Verdict.STALE
             elif key.cause is Cause.DRAWDOWN:
@@ -111,6 +130,9 @@ class Shell:
         return Evaluate(values)
 
     def _lapsed_s(self, now_ns: int) -> int:
+        if not self._service.header["armed"]:
+            # The tree is starting, and the gate closed by that: a slow start is no fault.
+            return 0
         deadlines, roles = self._page.rows(LEASE)["deadline_ns"], self._page.rows(ROLE)
         lapsed = [0]
         for number, name in enumerate(self._service.names.roles):
@@ -145,10 +167,29 @@ class Shell:
             return False
         if record["command"] == "halt":
             self.apply(Halt(scope, Level[record["level"]], record["id"]))
+        elif record["command"] == COMMAND:
+            self._change_limits(record)
         elif record["command"] == "resume":
             rebase = bool(record["rebase"])
             self.apply(Resume(scope, rebase, record["operator"], record["id"]))
         return True
+
+    def _change_limits(self, record: dict[str, Any]) -> None:
+        """Carry out an order to change limits, and put on record what became of it.
+
+        A tightening stands in the page already if the command lived long enough; done twice it is
+        done once.
+        """
+        changes, refused = ordered(record, self._page), {}
+        if record["direction"] == LOOSEN:
+            refused = carry_out_loosening(self._page, record, changes)
+        else:
+            carry_out_tightening(self._page, changes)
+        body = {name: record.get(name) for name in LIMITS_RECORD_FIELDS}
+        self._service.emit(EventKind.LIMITS_CHANGED, {
+            **body, "record": record["id"], "refused": refused,
+            "version": int(self._service.header["limits_version"]),
+        })  # fmt: skip
 
     def apply(self, message: Message) -> None:
         """Run one step and carry out its effects."""
@@ -189,21 +230,39 @@ class Shell:
                 pass  # Flatten, CancelEntries and Stop are driven by the level, every turn.
 
     def drive_exits(self) -> None:
-        """Claim every open position whose scope is at HARD or above, until it is flat."""
+        """Claim every open position whose scope is at HARD or above, until it is flat.
+
+        What a strategy is closing already becomes an exit of the whole position at that level. On
+        a shadow page nothing is claimed: that it would have been is put on record.
+        """
         keys = self._page.rows(KEY)
         for number in range(len(self._service.names.keys)):
-            if not int(keys["closable"][number]) >> 32 or keys["exit_claim"][number]:
+            lots = int(keys["closable"][number]) >> 32
+            level = max(node_level(self._page, int(node)) for node in keys["node"][number])
+            claimed = bool(keys["exit_claim"][number])
+            if not lots or level < Level.HARD or not (claimed or self._shadow):
+                self._wished.pop(number, None)
+            if not lots or level < Level.HARD:
                 continue
-            levels = [node_level(self._page, int(node)) for node in keys["node"][number]]
-            if max(levels) >= Level.HARD and wish_exit(
-                self._page, number, int(max(levels)), self._service.market_ms
-            ):
-                strategy, instrument = self._service.names.keys[number]
-                self._service.emit(EventKind.EXIT_WISHED, {
-                    "strategy": self._service.names.strategies[strategy],
-                    "instrument": self._service.names.instruments[instrument].scope,
-                    "lots": int(keys["closable"][number]) >> 32, "level": max(levels).name,
-                })  # fmt: skip
+            if not self._shadow:
+                known = int(keys["exit_cause"][number]) >= level
+                if claimed and known and keys["exit_lots"][number] >= abs(lots):
+                    continue
+                wish_exit(self._page, number, int(level), self._service.market_ms)
+            if self._wished.get(number, -1) < level:
+                self._wished[number] = level
+                self._record_wish(number, lots, level)
+
+    def _record_wish(self, key: int, lots: int, level: Level) -> None:
+        strategy, instrument = self._service.names.keys[key]
+        body: dict[str, Any] = {
+            "strategy": self._service.names.strategies[strategy],
+            "instrument": self._service.names.instruments[instrument].scope,
+            "lots": lots, "level": level.name,
+        }  # fmt: skip
+        if self._shadow:
+            body["shadow"] = True
+        self._service.emit(EventKind.EXIT_WISHED, body)
 
     def observe_flat(self) -> None:
         """Record FLAT once a scope at HARD or above was seen flat twice, a second apart."""

@@ -9,6 +9,7 @@ recorded rebase.
 from collections.abc import Mapping
 from pathlib import Path
 
+from actors.keeper_margins import Margins
 from actors.service import Service
 from models import drawdown
 from tripgate.machines import book
@@ -38,6 +39,7 @@ class Accounts:
             self._names.scope(f"strategy:{self._names.strategies[n]}"): n for n in strategies
         }
         self._whole = [0, *(self._names.scope(f"venue:{venue}") for venue in self._names.venues)]
+        self._margins = Margins(service)
         self._snapshot_ms = 0
         self._level = Level.NORMAL
 
@@ -50,6 +52,7 @@ class Accounts:
         for node, strategy in self._strategies.items():
             self._write(node, book.equity(state, strategy), stale, step, market_ms)
         self._split(state)
+        self._margins.update(state, market_ms)
         level = max(node_level(self._page, n) for n in range(len(self._names.scopes)))
         if market_ms - self._snapshot_ms >= SNAPSHOT_MS or level is not self._level:
             self._snapshot_ms, self._level = market_ms, level
@@ -60,18 +63,22 @@ class Accounts:
         if int(self._service.header["operator_sequence"]) <= int(self._role["operator_read"]):
             return
         for record in read_records(self.state_folder, int(self._role["operator_read"])):
-            if record["scope"] not in self._names.scopes:
+            if record.get("scope") not in self._names.scopes:
                 self._role["operator_read"] = record["id"]
                 continue
             row = self._rows[self._names.scope(record["scope"])]
-            if record["command"] == "resume" and record["rebase"] and row["known"]:
+            rebases = record["command"] == "resume" and record["rebase"] and row["starting"]
+            if rebases and (not row["known"] or row["stale"]):
+                # A run that has just begun has no equity yet: the order stands until it has.
+                return
+            if rebases:
                 old, new = int(row["high_water_mark"]), int(row["equity_mark"])
                 row["high_water_mark"] = new
                 self.update(state, int(row["step"]), self._service.market_ms)
                 self._service.emit(
                     EventKind.RESUMED,
                     {"scope": record["scope"], "high_water_mark": new, "before": old,
-                     "record": record["id"]},
+                     "operator": str(record.get("operator", "")), "record": record["id"]},
                 )  # fmt: skip
             row["rebase_sequence"] = record["id"]
             self._role["operator_read"] = record["id"]

@@ -2,9 +2,12 @@
 
 Reads: the venue's tick channel, everybody's published step.
 Sends: rings every bell at each step; records STRATEGY_DROPPED.
-Sole writer of: BOARD rows of its venue, market time and step, the dropped mark of strategies.
+Sole writer of: BOARD and BAR rows of its venue, market time and step, the dropped mark of
+strategies. It owns its role's slot, which no other process can take while it lives.
 Lease: 250 ms; while it is lapsed or its input is stale, openings at the venue are denied.
-State after restart: none to rebuild; the venue tells the current step again.
+State after restart: bars go on from the page; the venue tells the current step again.
+
+Bars begin with the run: the venue's port offers no history yet with which to fill them back.
 """
 
 from decimal import Decimal
@@ -12,16 +15,19 @@ from pathlib import Path
 
 import trio
 
+from actors.feed_bars import BarHistory
 from actors.service import Service
 from exchange_adapters.local_venue import LocalVenue, open_local_venue
 from exchange_adapters.simulator.requests import TickStep
 from tripgate.clock import NS_PER_MS, NS_PER_S
+from tripgate.config.reader import parse_config
 from tripgate.gate.steps import participants, strategies_done
 from tripgate.messages import EventKind
-from tripgate.page.board import Quote, read_quote, write_quote
+from tripgate.page.board import BoardWriter, Quote, read_quote
 from tripgate.page.layout import SLOT, STRATEGY
 
 PPM_PER_BPS = 100
+MS_PER_S = 1_000
 HEARTBEAT_S = 0.05
 HEARTBEAT_AGE_NS = NS_PER_S // 2
 """A venue that has not answered for this long gives no heartbeat: the lease is left to lapse."""
@@ -37,8 +43,11 @@ class Feed:
         self._service = service
         self._page = service.page
         self._header = service.header
-        self._mine = [n for n, name in enumerate(service.names.instruments)
-                      if name.venue == service.venue]  # fmt: skip
+        self._board = BoardWriter(service.page, service.role, service.venue)
+        self._mine = self._board.instruments
+        config = parse_config(service.settings["config_text"], service.settings["config_name"])
+        bar_ms = config.risk.bar_s * MS_PER_S
+        self._bars = {n: BarHistory(service.page, n, bar_ms) for n in self._mine}
         self._last_tick_ms: int | None = None
         self._turn_since_ns = 0
         self.heartbeat_ns = 0
@@ -52,14 +61,20 @@ class Feed:
         for number in self._mine:
             symbol = self._service.names.instruments[number].symbol
             price = ticks.get(symbol)
+            if price is not None and price < 1:
+                price = None  # No market: what is not published grows stale and denies.
             before = read_quote(self._page, number)
             # Told again after a restart, or out of order: what is on the board stays.
-            if price is None or (before is not None and before.step >= tick_step.step):
+            if before is not None and before.step >= tick_step.step:
+                continue
+            # The bar first: a tick on the board is in its bar, so only a bar's tick is told twice.
+            self._bars[number].take(tick_step.market_ms, price)
+            if price is None:
                 continue
             half = max(1, price * halves[symbol] // 1_000_000)
             quote = Quote(price, price, price - half, price + half,
                           tick_step.market_ms, tick_step.step, 0)  # fmt: skip
-            write_quote(self._page, number, quote, now_ns)
+            self._board.write(number, quote, now_ns)
         quotes = [read_quote(self._page, number) for number in self._mine]
         stamps = [quote.market_ms for quote in quotes if quote is not None]
         self._last_tick_ms = max(stamps, default=None)

@@ -1,8 +1,10 @@
 """position_keeper: the book. Applies fills exactly once, marks positions, keeps equity and sums.
 
-Reads: routers' rings, the board, the operator's file (rebases).
-Sends: rings every bell when a step is marked; records RISK_SNAPSHOT.
-Sole writer of: ACCOUNT rows, position halves of closable words, releases of entries.
+Reads: routers' rings, the board, the operator's file (rebases, resolved orders).
+Sends: rings every bell when a step is marked; records RISK_SNAPSHOT, ORDER_RESOLVED,
+RESERVATION_EXPIRED, FILL_UNPLACED, REPAIRED and COUNTERS_BROKEN.
+Sole writer of: ACCOUNT and RATE rows, venues' margin limits, position halves of closable
+words, releases of entries, the keeper's byte of level words.
 Lease: 250 ms; while it is lapsed, openings are denied everywhere.
 State after restart: rebuilt from the log and the rings; the page is repaired to agree with it.
 """
@@ -10,13 +12,27 @@ State after restart: rebuilt from the log and the rings; the page is repaired to
 from fractions import Fraction
 
 from actors.keeper_accounts import Accounts
+from actors.keeper_counters import PORTFOLIO, Counters
+from actors.keeper_resolves import Resolves, resolved_of
+from actors.keeper_unplaced import Unplaced
 from actors.service import Service
-from tripgate.audit.history import Event, traded
+from tripgate.audit.history import TRADED, Event, traded
 from tripgate.audit.record import unpack_body
-from tripgate.gate.repair import Truth, died_inside, freeze, rebuild, thaw
+from tripgate.config.structs import RESERVED_STRATEGY
+from tripgate.gate.recount import Truth
+from tripgate.gate.repair import died_inside, freeze, rebuild, thaw
 from tripgate.gate.settle import EntryRef, Settlement
 from tripgate.machines import book
-from tripgate.machines.book_types import BookInstrument, Fill, Key, Marks, Releasable, Terminal
+from tripgate.machines.book_types import (
+    BookInstrument,
+    Fill,
+    Key,
+    Marks,
+    Message,
+    PositionMoved,
+    Releasable,
+    Terminal,
+)
 from tripgate.messages import EventKind
 from tripgate.page.board import read_quote
 from tripgate.page.layout import ACCOUNT, INSTRUMENT, KEY
@@ -32,6 +48,7 @@ class Keeper:
         self._page = service.page
         self._names = service.names
         self._settlement = Settlement(service.page, service.slot)
+        self._counters = Counters(service)
         self._reader = RingReader(service.page, "keeper")
         self._routers = [n for n, r in enumerate(self._names.roles) if r.actor == "router"]
         starting = self._page.rows(ACCOUNT)["starting"]
@@ -45,47 +62,68 @@ class Keeper:
                              int(specs["value_denominator"][number]))
             for number in range(len(self._names.instruments))
         }  # fmt: skip
-        instruments = {n: BookInstrument(value) for n, value in self._values.items()}
+        instruments = {
+            n: BookInstrument(value, shared=bool(specs["shared"][n]))
+            for n, value in self._values.items()
+        }
         self._book = book.new_book(instruments, int(starting[0]), shares)
         self._accounts = Accounts(service, shares)
+        self._resolves = Resolves(service, self._settlement)
+        self._unplaced = Unplaced(service)
         self.done = -1
 
     def rebuild(self) -> None:
         """Rebuild the book from the log and the rings, and repair the page to agree with it."""
         folder = self._accounts.state_folder / "audit"
-        freeze(self._page, self._service.slot)
-        events, cursors = traded(self._page, folder, self._routers)
+        killed = freeze(self._page, self._service.slot)
+        events, cursors = traded(self._page, folder, [*self._routers, self._service.slot])
         for event in events:
             self._replay(event)
-        for slot, cursor in cursors.items():
-            self._reader.release(slot, cursor)
-        self._agree()
+        for slot in self._routers:
+            self._reader.release(slot, cursors[slot])
+        killed += self._agree()
+        thaw(self._page)
+        if killed:
+            self._tell_repair("start", killed)
         self._settlement.adopt_releasing()
         for token in self._book.ended:
             self._settlement.release(token)
-        thaw(self._page)
         self._store_positions()
+        self._unplaced.report()
 
-    def _agree(self) -> None:
+    def _repair(self, cause: str) -> None:
+        """Put the page's words right without a restart; the book is whole."""
+        killed = freeze(self._page, self._service.slot)
+        killed += self._agree()
+        thaw(self._page)
+        self._counters.forget()
+        self._tell_repair(cause, killed)
+
+    def _tell_repair(self, cause: str, killed: tuple[int, ...]) -> None:
+        self._service.emit(EventKind.REPAIRED, {"cause": cause, "killed": list(killed)})
+
+    def _agree(self) -> tuple[int, ...]:
         """Make every word of the frozen page agree with the book and the entries."""
         marks = {}
         for number in range(len(self._names.instruments)):
             quote = read_quote(self._page, number)
             if quote is not None:
                 marks[number] = quote.mark
-        positions = {self._key(key): p.lots for key, p in self._book.positions.items()}
         charged = {
             self._key(key): self._worth(key, p.lots, marks.get(key.instrument))
             for key, p in self._book.positions.items()
         }
         filled = dict(self._book.filled_lots) | dict(self._book.ended)
-        rebuild(self._page, Truth(positions, charged, filled))
+        return rebuild(self._page, Truth(self._positions(), charged, filled))
+
+    def _positions(self) -> dict[int, int]:
+        return {self._key(key): p.lots for key, p in self._book.positions.items()}
 
     def take_events(self) -> None:
         """Apply everything the routers have recorded since the last look."""
         for slot in self._routers:
             for frame in self._reader.read(slot):
-                if frame.kind in (EventKind.FILL, EventKind.ORDER_DONE):
+                if frame.kind in TRADED:
                     body = unpack_body(frame.payload)
                     self._apply(Event(EventKind(frame.kind), frame.market_ms, body))
                 self._reader.release(slot, frame.end)
@@ -117,48 +155,68 @@ class Keeper:
         self.done = step
 
     def tidy(self, now_ns: int) -> None:
-        """Repair after the dead, reap expired reservations, free entries, act on rebases."""
+        """Repair after the dead, reap expired reservations, free entries, obey operators."""
         if died_inside(self._page):
-            freeze(self._page, self._service.slot)
-            self._agree()
-            thaw(self._page)
-        self._settlement.reap(now_ns)
+            self._repair("death")
+        self._settlement.post_exits()
+        for token in self._settlement.reap(now_ns):
+            self._service.emit(EventKind.RESERVATION_EXPIRED, {"token": token})
+        for event in self._resolves.take(self._book):
+            self._apply(event)
         self._settlement.free_durable()
         self._accounts.take_rebases(self._book)
+        if self._counters.are_broken(self._positions(), now_ns, self._unplaced.holds(PORTFOLIO)):
+            self._repair("counters")
 
     def _apply(self, event: Event) -> None:
-        if event.kind is EventKind.FILL:
-            fill = self._fill_of(event)
-            entry = self._settlement.find(fill.token) if fill.token else None
-            self._book, effects = book.step(self._book, fill, event.market_ms)
-            if effects:
-                self._move(fill, entry)
-        else:
-            self._book, effects = book.step(self._book, _terminal_of(event), event.market_ms)
+        self._resolves.note(event)
+        message = self._message_of(event)
+        if message is None:
+            if event.kind is EventKind.FILL:
+                self._unplaced.take(event)
+            return
+        token = int(str(event.body["token"]))
+        entry = self._settlement.find(token) if token else None
+        self._book, effects = book.step(self._book, message, event.market_ms)
         for effect in effects:
-            if isinstance(effect, Releasable):
+            if isinstance(effect, PositionMoved):
+                self._move(effect, entry, int(str(event.body["ticks"])))
+            elif isinstance(effect, Releasable):
                 self._settlement.release(effect.token)
 
     def _replay(self, event: Event) -> None:
-        message = self._fill_of(event) if event.kind is EventKind.FILL else _terminal_of(event)
-        self._book, _ = book.step(self._book, message, event.market_ms)
+        self._resolves.note(event)
+        message = self._message_of(event)
+        if message is not None:
+            self._book, _ = book.step(self._book, message, event.market_ms)
+        elif event.kind is EventKind.FILL:
+            self._unplaced.replay(event)
 
-    def _move(self, fill: Fill, entry: EntryRef | None) -> None:
-        key = Key(fill.strategy, fill.instrument)
-        lots = self._book.positions[key].lots
-        quote = read_quote(self._page, fill.instrument)
-        worth = self._worth(key, lots, quote.mark if quote else fill.ticks)
-        self._settlement.fill(self._key(key), entry, fill.signed_lots, worth)
+    def _move(self, part: PositionMoved, entry: EntryRef | None, ticks: int) -> None:
+        quote, number = read_quote(self._page, part.key.instrument), self._key(part.key)
+        worth = self._worth(part.key, part.lots_after, quote.mark if quote else ticks)
+        # What goes to another holder of a shared instrument is no business of the order's entry.
+        own = entry if entry is not None and entry.key == number else None
+        # Trades that replace what an operator vouched for move the cash and not one lot.
+        if lots := part.lots_after - part.lots_before:
+            self._settlement.fill(number, own, lots, worth)
         self._store_positions()
 
-    def _fill_of(self, event: Event) -> Fill:
+    def _message_of(self, event: Event) -> Message | None:
+        """Return what an event says to the book; None if it says nothing, or has no place."""
         body = event.body
+        if event.kind is EventKind.ORDER_DONE:
+            return Terminal(int(str(body["token"])), int(str(body["cumulative"])))
+        is_resolve = event.kind is EventKind.ORDER_RESOLVED and "refused" not in body
+        if event.kind is not EventKind.FILL and not is_resolve:
+            return None
+        place = self._unplaced.place_of(event)
+        if place is None or is_resolve:
+            return None if place is None else resolved_of(event, *place)
         return Fill(
-            int(str(body["trade"])), int(str(body["token"])),
-            self._names.strategy(str(body["strategy"])),
-            self._names.instrument(str(body["venue"]), str(body["symbol"])),
-            int(str(body["lots"])), int(str(body["ticks"])), int(str(body["fee"])),
-            event.market_ms,
+            int(str(body["trade"])), int(str(body["token"])), *place, int(str(body["lots"])),
+            int(str(body["ticks"])), int(str(body["fee"])), event.market_ms,
+            body["strategy"] != RESERVED_STRATEGY,
         )  # fmt: skip
 
     def _key(self, key: Key) -> int:
@@ -178,10 +236,6 @@ class Keeper:
             row = rows[self._key(key)]
             row["cash_lot_ticks"], row["fees"] = position.cash_lot_ticks, position.fees_money
             row["basis_lot_ticks"] = position.basis_lot_ticks
-
-
-def _terminal_of(event: Event) -> Terminal:
-    return Terminal(int(str(event.body["token"])), int(str(event.body["cumulative"])))
 
 
 async def run(service: Service) -> None:

@@ -9,13 +9,18 @@ looked up by client order id; an order the venue does not know stays unknown unt
 """
 
 from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import trio
 
 from actors.router_duties import Duties
+from actors.router_exits import Exits
+from actors.router_fates import Fates, read_missed_trades
 from actors.router_orders import Live, Orders
+from actors.router_queue import Job, JobQueue, lane_of
+from actors.router_requests import Requests
 from actors.router_server import StrategyServer
 from actors.service import Service
 from exchange_adapters.local_venue import LocalVenue, open_local_venue
@@ -24,39 +29,41 @@ from exchange_adapters.venue_port import (
     OrderAccepted,
     OrderKind,
     OrderStatus,
+    OrderStreamEvent,
     Rejected,
     VenueFill,
 )
 from tripgate.audit.history import traded
 from tripgate.clock import NS_PER_S
-from tripgate.errors import VenueUnknownError
+from tripgate.config.reader import parse_config
+from tripgate.errors import ConfigError, VenueUnknownError
 from tripgate.gate.commit import (
-    VENUE_WINDOW_MS,
     Approved,
     commit,
-    find_reserved,
+    is_committed,
     is_durable,
     live_rows,
     read_entry,
     take_back,
     why_not_send,
 )
+from tripgate.gate.slots import owns_slot
 from tripgate.gate.steps import strategies_done
-from tripgate.gate.words import RESERVED, token_slot
+from tripgate.gate.words import RESERVED, STATE_MASK, UNSENT, token_slot
 from tripgate.machines.order import Observed, OrderEvent
+from tripgate.machines.pacing import Budget
 from tripgate.messages import DoneState, EventKind
-from tripgate.page.layout import ENTRY, ROLE
+from tripgate.page.layout import ENTRY, KEY, ROLE
 from tripgate.page.level import node_level
 from tripgate.reasons import Level
 
 PROBE_S = 1.0
 PROBE_AGE_NS = 10 * NS_PER_S
+PROBE_LATE_NS = 3 * NS_PER_S
+"""Age of the last good probe beyond which the venue counts as faulted."""
 UNKNOWN_MAX = 8
 """Orders of unknown fate above which the router's lease is left to lapse."""
-QUERIES_UNKNOWN = 3
-QUERY_APART_S = 1.0
 DURABLE_WAIT_NS = 2 * NS_PER_S
-JOBS_MAX = 4_096
 
 
 class Router:
@@ -67,11 +74,17 @@ class Router:
         self._page = service.page
         self._venue = venue
         self._role = service.page.rows(ROLE)[service.role]
-        self.server = StrategyServer(Path(service.names.sockets[service.venue]), self._request)
+        socket, owns = Path(service.names.sockets[service.venue]), partial(owns_slot, self._page)
+        self.server = StrategyServer(socket, self._request, owns)
         self.orders = Orders(service, self.server.tell)
         self.duties = Duties(service, self.orders)
+        self.fates = Fates(service, venue, self.orders, self._adopt, self._is_well, self._take)
+        self.exits = Exits(service, self.orders, self.duties.keys, venue.capabilities)
         self.events: deque[Any] = deque()
-        self._jobs: deque[tuple[str, Any, dict[str, Any]]] = deque(maxlen=JOBS_MAX)
+        allowed = venue.capabilities
+        budget = Budget(allowed.requests_per_second, allowed.burst_requests)
+        self._jobs = JobQueue(budget, service.pace_ms)
+        self._requests = Requests(service, self.orders, self.duties, self._jobs, self._put)
         self._busy = False
         self._job_queued = trio.Event()
         self._account_step = -1
@@ -81,23 +94,35 @@ class Router:
         """Learn from the venue what happened while no router listened."""
         folder = Path(self._service.names.state_folder) / "audit"
         events, _ = traded(self._page, folder, [self._service.slot])
-        trades = (int(str(e.body["trade"])) for e in events if e.kind is EventKind.FILL)
-        self.orders.last_trade = max(trades, default=0)
+        fills = (e.body for e in events if e.kind is EventKind.FILL)
+        # Each venue counts its own trades.
+        own = (int(str(b["trade"])) for b in fills if b["venue"] == self._service.venue)
+        self.orders.last_trade = max(own, default=0)
+        self.orders.recall(folder)
         account = await self._venue.account()
         for row in live_rows(self._page):
-            token = int(self._page.rows(ENTRY)["token"][row])
-            approved = read_entry(self._page, row, token)
+            entry = self._page.rows(ENTRY)[row]
+            # Of an earlier run too: a page outlives its tree, and so do its orders.
+            approved = read_entry(self._page, row, int(entry["token"]), any_epoch=True)
             if approved is None or approved.key not in self.duties.keys:
+                continue
+            if int(entry["word"]) & STATE_MASK == UNSENT:
+                self._unsent(approved, DoneState.UNSENT, "the router died before it was sent")
                 continue
             await self._look_up(approved)
         for status in account.open_orders:
             known = self.orders.live.get(status.order.client_id)
             live = known or self.orders.adopt(status, None)
             if live.is_stop:
-                self.duties.adopt_stop(live, status.order.stop_ticks or 0)
+                # One of a symbol that this run does not trade is left alone: it covers something.
+                if live.key < 0:
+                    continue
+                replaced = self.duties.adopt_stop(live, status.order.stop_ticks or 0)
+                if replaced is not None:
+                    self._put(("cancel", replaced, {}))
             elif known is None:
                 self._put(("cancel", live, {}))
-        await self._read_missed_trades()
+        await read_missed_trades(self._venue, self.orders, self._take)
         if int(self._role["incarnation"]) == 1:
             # The page is new: what the last tree wished stands in the log alone.
             self.duties.recall_stops(folder)
@@ -107,11 +132,16 @@ class Router:
         if status is not None:
             self._adopt(status, approved)
             return
-        live = self.orders.begin(approved, self.orders.venue_order(approved, {}))
+        live = self.orders.register(approved, self.orders.venue_order(approved, {}))
         self.orders.observe(live, Observed(OrderEvent.LOST))
 
     def _adopt(self, status: OrderStatus, approved: Approved | None) -> None:
         live = self.orders.adopt(status, approved)
+        if not live.ended:
+            self.orders.found(live)
+            if approved is not None and not is_committed(self._page, approved):
+                # Its reservation was given back meanwhile: what nobody counts may not stand.
+                self._put(("cancel", live, {}))
         if status.cumulative_lots:
             # It filled while nobody listened: its position needs its stop all the same.
             self.duties.entry_filled(live)
@@ -125,38 +155,15 @@ class Router:
         if replaced is not None:
             self._put(("cancel", replaced, {}))
 
-    async def _read_missed_trades(self) -> None:
-        while True:
-            page = await self._venue.trades(self.orders.last_trade)
-            for fill in page.fills:
-                self.orders.take(fill)
-            if not page.more or not page.fills:
-                return
-
     def _request(self, slot: int, request: dict[str, Any]) -> str | None:
-        token = request.get("token")
-        if not isinstance(token, int) or len(self._jobs) >= JOBS_MAX:
-            return "a request names a token" if not isinstance(token, int) else "too many requests"
-        if request.get("op") == "cancel":
-            live = self.orders.live.get(self.orders.client_id(token))
-            # Its own orders only: neither another strategy's nor the tree's stops and exits.
-            if live is None or token_slot(token) != slot:
-                return f"no live order has token {token}"
-            self._put(("cancel", live, {}))
-        elif request.get("op") == "submit":
-            order = find_reserved(self._page, token, slot)
-            if order is None:
-                return f"token {token} is not a reservation of this process (used or expired?)"
-            if (problem := _style_problem(order, request)) is not None:
-                return problem
-            self._put(("send", order, request))
-        else:
-            return f"unknown operation {request.get('op')!r}"
+        problem = self._requests.handle(slot, request)
         self._wake()
-        return None
+        return problem
 
-    def _put(self, job: tuple[str, Any, dict[str, Any]]) -> None:
-        self._jobs.append(job)
+    def _put(self, job: Job, *, duty: bool = False) -> None:
+        kind, subject, _ = job
+        cause = int(self._page.rows(KEY)["exit_cause"][subject.key]) if kind == "send" else 0
+        self._jobs.put(job, lane_of(kind, subject, cause), duty=duty)
         self._job_queued.set()
 
     def _wake(self) -> None:
@@ -165,16 +172,21 @@ class Router:
     def take_events(self) -> None:
         """Apply what the venue has told, in its order."""
         while self.events:
-            event = self.events.popleft()
-            live = self.orders.take(event)
-            if live is not None and isinstance(event, VenueFill):
-                self.duties.entry_filled(live)
-            elif live is not None and isinstance(event, OrderAccepted):
-                self._note_stop(live)
+            self._take(self.events.popleft())
         if self.orders.events_step > int(self._role["events_step"]):
             self._role["events_step"] = self.orders.events_step
             self._service.ringer.ring_all()
         self._role["last_trade"] = self.orders.last_trade
+
+    def _take(self, event: OrderStreamEvent) -> None:
+        live = self.orders.take(event)
+        if isinstance(event, VenueFill):
+            # A fill that crossed its cancel opens a position all the same, which needs its stop.
+            order = live.approved if live else self.orders.approved_of(event.client_id)
+            if order is not None:
+                self.duties.opened(order)
+        elif live is not None and isinstance(event, OrderAccepted):
+            self._note_stop(live)
 
     def work(self, now_ns: int) -> None:
         """Queue what the page calls for; publish the step once everything of it is sent."""
@@ -185,37 +197,49 @@ class Router:
         judged = self._service.step_of("breaker") >= told_step >= 0 and not self.orders.in_step
         ready = judged and strategies_done(self._page, step)
         # Duties look at orders that were sent: what still waits to be sent would be queued again.
-        if judged and not self._busy and not self._jobs:
-            self._queue_duties(now_ns)
-        idle = not self._jobs and not self._busy and not self.events
+        if self._may_act(now_ns, judged=judged) and not self._jobs.has_duties:
+            self._queue_duties(now_ns, ready=ready)
+        sendable = self._jobs.is_ready(self._service.pace_ms)
+        if sendable:
+            self._job_queued.set()
+        # What the budget holds back waits for market time, which a step must not wait for.
+        idle = not sendable and not self._busy and not self.events
+        idle = idle and not self.exits.holds_up(now_ns)
         told = self.orders.events_step >= step
         if ready and idle and told and step > int(self._role["step"]):
             self._service.finish_step(step)
 
-    def _queue_duties(self, now_ns: int) -> None:
-        for live in self.duties.cancels(now_ns):
-            self._put(("cancel", live, {}))
-        for order in self.duties.exits():
-            self._put(("send", order, {}))
-        place, cancel = self.duties.stops()
-        for order in place:
-            self._put(("send", order, {}))
-        for live in cancel:
-            self._put(("cancel", live, {}))
+    def _may_act(self, now_ns: int, *, judged: bool) -> bool:
+        """Whether duties may be done: cancels, exits and stops wait for nobody for long.
+
+        A replay's run must not depend on who is faster, so there the verdict on the step is waited
+        for, until an actor that has to give it is overdue.
+        """
+        return judged or not self._service.header["replay"] or self.duties.is_overdue(now_ns)
+
+    def _queue_duties(self, now_ns: int, *, ready: bool) -> None:
+        exits, closes = self.exits.turn(now_ns, acted=ready, overdue=self.duties.is_overdue(now_ns))
+        stops, replaced = self.duties.stops()
+        for live in (*self.duties.cancels(now_ns), *closes, *replaced):
+            self._put(("cancel", live, {}), duty=True)
+        for order in (*exits, *stops):
+            self._put(("send", order, {}), duty=True)
         levels = (node_level(self._page, n) for n in range(len(self._service.names.scopes)))
         step = self._service.market_step
         if step > self._account_step and (max(levels) >= Level.HARD or self._account_step < 0):
             self._account_step = step
-            self._put(("account", None, {}))
+            self._put(("account", None, {}), duty=True)
 
     async def send_jobs(self) -> None:
         """Carry out queued jobs one by one, for ever (sibling task of the loop)."""
         while True:
-            while not self._jobs:
+            job = self._jobs.take(self._service.pace_ms)
+            if job is None:
                 self._job_queued = trio.Event()
                 await self._job_queued.wait()
+                continue
             self._busy = True
-            kind, subject, style = self._jobs.popleft()
+            kind, subject, style = job
             if kind == "send":
                 await self._send(subject, style)
             elif kind == "cancel":
@@ -223,6 +247,7 @@ class Router:
             else:
                 await self._read_account()
             self._busy = False
+            self._jobs.finish()
             self._wake()
 
     async def _send(self, order: Approved, style: dict[str, Any]) -> None:
@@ -232,6 +257,8 @@ class Router:
             self._unsent(order, DoneState.EXPIRED, "the reservation expired before the send")
             return
         reason = why_not_send(self._page, order, self._service.market_ms, self._service.now_ns())
+        if self.exits.is_crowded(order):
+            reason = "merged into the exit of its position"
         if reason is not None:
             take_back(self._page, order)
             self._unsent(order, DoneState.UNSENT, reason)
@@ -270,7 +297,7 @@ class Router:
     async def _cancel(self, live: Live) -> None:
         if live.ended or live.client_id not in self.orders.live:
             return
-        live.cancel_asked_ms = self._service.market_ms
+        live.cancel_asked_ms = self._service.pace_ms
         self._service.emit(EventKind.CANCEL_SENT, {"token": live.order.token})
         await self._venue.cancel(live.client_id)
 
@@ -280,7 +307,9 @@ class Router:
         entries = any(status.order.kind is not stops for status in account.open_orders)
         reserved = live_rows(self._page, (RESERVED,))
         held = any(account.positions.values())
-        self._role["account_flat"] = int(not held and not entries and not reserved)
+        # An order of unknown fate may fill this very moment: with one of them nothing is flat.
+        unknown = any(not live.is_stop for live in self.fates.unknown())
+        self._role["account_flat"] = int(not (held or entries or reserved or unknown))
         self._role["account_ms"] = account.market_ms
         self._role["account_reads"] += 1
 
@@ -290,13 +319,11 @@ class Router:
         Otherwise the lease is given up by name: a router that waits for the venue does not hang,
         and killing it for its silence would only make it forget what it has asked already.
         """
-        if now_ns - self.probed_ns <= PROBE_AGE_NS and len(self._unknown()) <= UNKNOWN_MAX:
+        unknown = len(self.fates.unknown())
+        if now_ns - self.probed_ns <= PROBE_AGE_NS and unknown <= UNKNOWN_MAX:
             self._service.lease.renew(now_ns)
         else:
             self._service.lease.give_up_stale()
-
-    def _unknown(self) -> list[Live]:
-        return [live for live in self.orders.live.values() if live.unknown]
 
     async def probe(self) -> None:
         """Prove the way to the venue every second, for ever (sibling task)."""
@@ -309,50 +336,33 @@ class Router:
     async def resolve(self) -> None:
         """Find out what became of orders of unknown fate, for ever (sibling task)."""
         while True:
-            await self._query(self._unknown())
-            await self._end_never_arrived(self._unknown())
+            await self.fates.look()
             await trio.sleep(PROBE_S)
 
-    async def _query(self, asked: list[Live]) -> None:
-        for live in asked:
-            status = await self._venue.query(live.client_id)
-            # The stream may have told its fate meanwhile.
-            if status is not None and self.orders.live.get(live.client_id) is live:
-                self.orders.live.pop(live.client_id)
-                self._adopt(status, live.approved)
-
-    async def _end_never_arrived(self, asked: list[Live]) -> None:
-        """End those of which it is proved that they never reached the venue (GATE section 2).
-
-        All are asked about together: one by one, a backlog would take minutes, and positions whose
-        stop is among them would have none for as long.
-        """
-        if not asked:
-            return
-        await trio.sleep(VENUE_WINDOW_MS / 1_000)
-        for _ in range(QUERIES_UNKNOWN):
-            await self._query([live for live in asked if live.unknown])
-            await trio.sleep(QUERY_APART_S)
-        await self._read_missed_trades()
-        account = await self._venue.account()
-        standing = {status.order.client_id for status in account.open_orders}
-        for live in asked:
-            is_live = self.orders.live.get(live.client_id) is live
-            if is_live and live.unknown and live.client_id not in standing:
-                self.orders.observe(live, Observed(OrderEvent.EXPIRE))
+    def _is_well(self) -> bool:
+        return self._service.now_ns() - self.probed_ns <= PROBE_LATE_NS
 
 
-def _style_problem(order: Approved, request: dict[str, Any]) -> str | None:
-    if request.get("type") not in (None, "market" if order.is_market else "limit"):
-        checked = "market" if order.is_market else "limit"
-        return f"the order was checked as a {checked} order and cannot be sent as another"
-    if str(request.get("time_in_force", "GTC")) not in ("GTC", "IOC"):
-        return f"time in force is GTC or IOC, was {request.get('time_in_force')!r}"
-    return None
+def require_simulated_if_shadow(service: Service) -> None:
+    """Refuse to send for a page that denies nothing, unless the venue is simulated.
+
+    Raises
+    ------
+    ConfigError
+        The venue is real. The root refuses such a run before it makes a page; this is the last
+        door, where the orders leave.
+    """
+    config = parse_config(service.settings["config_text"], service.settings["config_name"])
+    if service.header["shadow"] and config.venues[service.venue].kind != "simulated":
+        raise ConfigError(
+            f"venues.{service.venue}: this is a shadow page, which denies nothing, and the venue "
+            "is not simulated: its router does not start"
+        )
 
 
 async def run(service: Service) -> None:
     """Recover, then serve: events in, duties and strategies' orders out."""
+    require_simulated_if_shadow(service)
     path = Path(service.settings["venue_sockets"][service.venue])
     async with open_local_venue(path) as venue, trio.open_nursery() as nursery:
         router = Router(service, venue)

@@ -2,11 +2,14 @@
 
 Frames of length-prefixed msgpack; a request ``{id, op, …}`` gets one reply ``{id, ok}`` or
 ``{id, error}``; events come in between. Nothing a strategy sends here is believed but the token,
-and a token is only taken over a connection that said hello for its slot. Who may connect at all is
-decided by the socket's mode: processes of the same user, which could write the page as well.
+and a token is only taken over a connection that said hello for its slot. The kernel tells which
+process connected: hello is taken from the slot's owner alone, so that no process can submit or
+cancel another one's orders. Who may connect at all is decided by the socket's mode.
 """
 
 import os
+import socket
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,15 +25,27 @@ SLOT_MAX = 255
 SEND_WAIT_S = 1.0
 """A strategy that does not read its events for this long is cut off; its orders go on."""
 
+_CREDENTIALS = struct.Struct("3i")
+
 Handler = Callable[[int, dict[str, Any]], str | None]
+Owner = Callable[[int, int], bool]
 
 
 class StrategyServer:
-    """Serves strategies; ``handle(slot, request)`` returns an error text or None."""
+    """Serves strategies.
 
-    def __init__(self, path: Path, handle: Handler) -> None:
+    Parameters
+    ----------
+    handle
+        ``handle(slot, request)`` returns an error text or None.
+    owns
+        ``owns(pid, slot)`` says whether a process is a slot's owner.
+    """
+
+    def __init__(self, path: Path, handle: Handler, owns: Owner) -> None:
         self._path = path
         self._handle = handle
+        self._owns = owns
         self._peers: dict[int, list[FrameStream]] = {}
         self._count = 0
         self._nursery: trio.Nursery | None = None
@@ -72,6 +87,8 @@ class StrategyServer:
                     error = "hello was said already" if slot >= 0 else None
                     if error is None and not 0 <= message["slot"] <= SLOT_MAX:
                         error = f"a slot is 0 to {SLOT_MAX}"
+                    elif error is None and not self._owns(_pid_of(stream), message["slot"]):
+                        error = f"slot {message['slot']} belongs to another process: attach again"
                     elif error is None:
                         slot = message["slot"]
                         self._peers.setdefault(slot, []).append(peer)
@@ -86,3 +103,12 @@ class StrategyServer:
             if peer in self._peers.get(slot, []):
                 self._peers[slot].remove(peer)
             await trio.aclose_forcefully(peer)
+
+
+def _pid_of(stream: trio.SocketStream) -> int:
+    """Return the process that connected, or 0 if it is another user's."""
+    data = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    if not isinstance(data, bytes):
+        raise InvariantBroken("the kernel told no credentials of a Unix socket's peer")
+    pid, user, _ = _CREDENTIALS.unpack(data)
+    return pid if user == os.getuid() else 0

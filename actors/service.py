@@ -13,7 +13,7 @@ from typing import Any
 import trio
 
 from tripgate.audit.record import pack_body
-from tripgate.clock import host_ns
+from tripgate.clock import NS_PER_MS, host_ns
 from tripgate.errors import InvariantBroken
 from tripgate.gate.slots import take_role_slot
 from tripgate.messages import EventKind
@@ -68,6 +68,15 @@ class Service:
     def market_ms(self) -> int:
         """Market time, ms."""
         return atomics.load(self.page.address(CONTROL_HEADER, 0, "market_ms"))
+
+    @property
+    def pace_ms(self) -> int:
+        """Clock of retries and request budgets, ms.
+
+        Market time in a replay, whose run must not depend on the host; host time on live data,
+        where a feed that has gone silent must not stop an exit from being tried again.
+        """
+        return self.market_ms if self.header["replay"] else host_ns() // NS_PER_MS
 
     @property
     def market_step(self) -> int:

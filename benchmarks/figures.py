@@ -4,23 +4,38 @@ The file is written whole, by machine, after the last run: a figure in it was me
 machine that stands at its head, or says why it is missing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from benchmarks.gate import describe_machine, run_gate
+from benchmarks.gate_text import (
+    ATOMICS_HEAD,
+    GOALS_HEAD,
+    atomics_rows,
+    figure_rows,
+    goal_rows,
+    pair_lines,
+)
+from benchmarks.gate_text import (
+    HEAD as FIGURES_HEAD,
+)
+from benchmarks.properties import COMMAND as PROPERTIES
+from benchmarks.properties import count_properties
 from benchmarks.restarts import COMMAND, measure_restarts
 from benchmarks.runs import run_once
 from exchange_adapters.market.replay import find_panel
 from tripgate.clock import utc_ms
-from tripgate.errors import DataError
+from tripgate.errors import DataError, TripgateError
 
 PANEL = "binance_spot_5m_2021-02_2021-07"
 CRASH = ("paper", "--replay", PANEL, "--from", "2021-05-19", "--to", "2021-05-20",
          "--strategy", "hold", "--gross", "0.5", "--speed", "max", "--json")  # fmt: skip
+STORM = ("chaos", "storm", "--kills", "3000", "--seed", "11", "--json")
 OUTAGE = ("paper", "--replay", PANEL, "--from", "2021-04-25", "--to", "2021-04-26",
           "--strategy", "pulse", "--gross", "0.5", "--speed", "max", "--json")  # fmt: skip
+SPIN = ("chaos", "spin", "--json")
 
 HEAD = """# Figures
 
@@ -28,13 +43,19 @@ Written by `tripgate bench figures` (`make figures`); edit the command, not this
 on the machine and on what else it was doing; ratios and everything that is counted do not.
 """
 
-METHOD = """A figure is the smallest of many chunks, with the loop around it subtracted where it is
-called from Python. `atomic_add` is one uncontended atomic add in compiled code, `python_call` an
-empty compiled call with three integers through the dispatcher; the ratio is the figure divided by
-its reference.
-Orders are released outside the timed part. The records are written; nobody drains them. A chunk
-with two processes counts as contended if the neighbour made 0.6 to 1.6 times as many orders
-meanwhile.
+METHOD = """`min` is the smallest and `median` the middle of many batches, ns per operation, the
+loop around a call from Python subtracted. `p50` to `max` are single operations, one timer pair
+each: the timer is included, and the rows `timer_…` show it alone. `ratio` is `min` divided by the
+`min` of the row named under `of`. `atomic_add` is one uncontended atomic add in compiled code,
+`builtin_call` a call from Python of a builtin that is given three integers and does nothing.
+
+Orders are released outside the timed part and every batch is checked: an order with another answer
+than the row is named for stops the run. The records are written; nobody drains them. Two processes
+run on a core each; a batch counts if the neighbour made 0.6 to 1.6 times as many orders meanwhile.
+
+The peers reserve the same order at five nodes under hard gross and net limits, all or nothing, and
+test level, leases, age of the mark, collar, stop and order cap. They are spared the decision
+record, margin, throttles, duplicate guard, trip generation and recovery after a killed process.
 """
 
 
@@ -52,6 +73,20 @@ def make_figures(report: Callable[[str], None]) -> Figures:
     results: dict[str, Any] = {"gate": run_gate()}
     report("measuring starts and restarts")
     results["restarts"] = measure_restarts()
+    report("killing processes on one page, 3000 of them")
+    results["storm"] = run_once(*STORM)
+    report("running the property tests")
+    try:
+        results["properties"] = count_properties()
+    except TripgateError as error:
+        report(f"property tests skipped: {error}")
+        results["properties"] = {"skipped": str(error)}
+    report("checking the models")
+    try:
+        results["spin"] = run_once(*SPIN)
+    except TripgateError as error:
+        report(f"models skipped: {error}")
+        results["spin"] = {"skipped": str(error)}
     try:
         find_panel(PANEL)
     except DataError as error:
@@ -69,6 +104,9 @@ def render(results: dict[str, Any]) -> str:
     """Return the document of some results."""
     parts = [HEAD, _machine_text(), _gate_text(results["gate"])]
     parts.append(_restarts_text(results["restarts"]))
+    parts.append(_storm_text(results["storm"]))
+    parts.append(_properties_text(results["properties"]))
+    parts.append(_spin_text(results["spin"]))
     if "crash" in results:
         parts.append(_crash_text(*results["crash"]))
         parts.append(_outage_text(results["outage"]))
@@ -94,27 +132,25 @@ def _command_text(words: tuple[str, ...]) -> str:
     return f"```console\n$ tripgate {' '.join(words)}\n```\n"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"
 
 
 def _gate_text(gate: dict[str, Any]) -> str:
-    rows: list[tuple[object, ...]] = [
-        (name, ns, 1, "", "the reference") for name, ns in gate["references_ns"].items()
+    parts = [
+        "## The gate\n",
+        _command_text(("bench", "gate", "--json")),
+        METHOD,
+        _table(FIGURES_HEAD, figure_rows(gate)),
+        f"Load average at its start: {gate['load_average']}.\n",
+        "Atomic instructions on the path of one answer, counted:\n",
+        _table(ATOMICS_HEAD, atomics_rows(gate)),
+        *(f"{line}\n" for line in pair_lines(gate)),
+        "The goals:\n",
+        _table(GOALS_HEAD, goal_rows(gate)),
     ]
-    rows += [
-        (name, row["ns"], row["ratio"], row["reference"], row["says"])
-        for name, row in gate["figures"].items()
-    ]
-    two = gate["two_processes"]
-    note = f"Two processes: {two['skipped']}.\n" if "skipped" in two else (
-        f"Two processes: {two['chunks_contended']} of {two['chunks']} chunks were contended.\n"
-    )  # fmt: skip
-    command = _command_text(("bench", "gate", "--json"))
-    table = _table(("figure", "ns", "ratio", "of", "what"), rows)
-    load = f"Load average at its start: {gate['load_average']}.\n"
-    return f"## The gate\n\n{command}\n{METHOD}\n{table}\n{note}{load}"
+    return "\n".join(parts)
 
 
 def _restarts_text(restarts: dict[str, Any]) -> str:
@@ -129,6 +165,59 @@ def _restarts_text(restarts: dict[str, Any]) -> str:
         ("log verified after all of it", restarts["verified"]),
     ]
     return f"## Starts and restarts\n\n{_command_text(COMMAND)}\n{_table(('what', 'time'), rows)}"
+
+
+def _storm_text(storm: dict[str, Any]) -> str:
+    killed = ", ".join(f"{role} {count}" for role, count in sorted(storm["killed"].items()))
+    rows: list[tuple[object, ...]] = [
+        ("processes killed", f"{sum(storm['killed'].values())} ({killed})"),
+        ("of them inside a section", storm["killed_inside"]),
+        ("of them while repairing the page", storm["killed_repairing"]),
+        ("stopped inside a section until a repair killed them", storm["overstayed"]),
+        ("stopped and continued", storm["stops"]),
+        ("grants, fills", f"{storm['grants']}, {storm['fills']}"),
+        ("denials", sum(storm["denials"].values())),
+        ("repairs begun, completed", f"{storm['repairs_begun']}, {storm['repairs']}"),
+        ("looks at the running page", storm["glances"]),
+        ("exact comparisons of every word with its tables", storm["exact"]),
+        ("fullest node, of its limit", f"{storm['used_ppm_max'] / 10_000:.2f} %"),
+        ("violations", len(storm["violations"])),
+        ("time", f"{storm['elapsed_s']} s"),
+    ]
+    return f"## Storm\n\n{_command_text(STORM)}\n{_table(('what', 'figure'), rows)}"
+
+
+def _properties_text(counts: dict[str, Any]) -> str:
+    head = f"## Property tests\n\n```console\n$ {PROPERTIES}\n```\n\n"
+    if "skipped" in counts:
+        return f"{head}Not made: {counts['skipped']}.\n"
+    rows: list[tuple[object, ...]] = [
+        (promise, one["tests"], one["examples"]) for promise, one in counts["promises"].items()
+    ]
+    rows.append(("all of the folder", counts["tests"], counts["examples"]))
+    note = (
+        "All passed. Examples are those that hypothesis made up; what else a test tries (every "
+        "combination, long seeded runs) is not among them.\n\n"
+    )
+    return f"{head}{note}{_table(('promise', 'tests', 'examples'), rows)}"
+
+
+def _spin_text(spin: dict[str, Any]) -> str:
+    head = f"## Models\n\n{_command_text(SPIN)}\n"
+    if "skipped" in spin:
+        return f"{head}Not made: {spin['skipped']}.\n"
+    rows: list[tuple[object, ...]] = [
+        (one["model"], one["variant"], one["demanded"], one["verdict"], one["states"], one["depth"])
+        for one in spin["models"]
+    ]
+    held = sum(one["verdict"] == "holds" for one in spin["models"])
+    refuted = sum(one["verdict"] == "refuted" for one in spin["models"])
+    note = (
+        f"Spin {spin['spin']}: {held} variants hold, {refuted} that break a rule are refuted; all "
+        f"as demanded: {spin['passed']}. What each says: [models](reliability.md#models).\n"
+    )
+    table = _table(("model", "variant", "demanded", "verdict", "states", "depth"), rows)
+    return f"{head}{note}\n{table}"
 
 
 def _time_text(market_ms: int) -> str:

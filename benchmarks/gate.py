@@ -1,217 +1,188 @@
 """How fast the gate answers on this machine, beside references measured in the same run.
 
-Every figure is the smallest of many chunks: on a shared machine the mean measures the neighbours.
-Ratios to the references (one uncontended atomic add; one empty compiled call with three integers
-from Python) outlive a change of machine, nanoseconds do not. Python loops have an empty loop
-subtracted. Method and peers: docs/figures.md.
+Ratios to the references outlive a change of machine, nanoseconds do not: ``atomic_add`` is one
+uncontended atomic add in compiled code, ``builtin_call`` a call from Python of a builtin that is
+given three integers and does nothing. How a figure is taken: ``benchmarks.measure``. Beside the
+gate stands what a user would take instead (``benchmarks.peers``), and under it one verdict for
+each goal.
 """
 
+import math
 import os
 import platform
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks import loops
-from benchmarks.page import HELD_LOTS, MARK_TICKS, STOP_TICKS, make_page, set_position
-from benchmarks.pair import measure_pair
-from tripgate.clock import host_ns
+from benchmarks.atomics_count import count_atomics
+from benchmarks.bench import DENIED_BY_LEVEL, Bench, private_page
+from benchmarks.exactness import measure_exactness
+from benchmarks.measure import Call, Effort, Row, Spread, measure_call, sample_timer, summarize
+from benchmarks.page import HELD_LOTS, MARK_TICKS, STOP_TICKS
+from benchmarks.pair import DISJOINT, SHARED, measure_meeting, two_cores
+from benchmarks.peer_rows import measure_peers
+from benchmarks.verdicts import judge_goals
 from tripgate.errors import InvariantBroken
+from tripgate.gate import fastcall
 from tripgate.gate.check import check_raw
-from tripgate.gate.client import InstrumentHandle
-from tripgate.gate.context import build_context
-from tripgate.gate.slots import claim_strategy_slot
-from tripgate.page.level import LevelWriter, set_level
-from tripgate.page.mapping import Page
 from tripgate.reasons import Level
 
-SHARED_ROOT = Path("/dev/shm")  # noqa: S108 - where the product's own pages lie
-CHUNKS = 2_000
-PYTHON_CHUNKS = 500
-REFERENCE_CHUNKS = 400
-REFERENCE_COUNT = 2_000
 PACKAGES = ("numba", "llvmlite", "numpy")
-ATOMIC_ADD, PYTHON_CALL = "atomic_add", "python_call"
+ATOMIC_ADD, BUILTIN_CALL = "atomic_add", "builtin_call"
+OPENING, LARGER = (1, MARK_TICKS, STOP_TICKS), (2, MARK_TICKS, STOP_TICKS)
+TEXTS = (("0.001", "60000", "59000"), ("0.002", "60000", "59000"))
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One measured thing: ns per operation, and the reference it is to be divided by."""
+def empty_builtin() -> Call:
+    """Return a builtin in C that is given three integers by vector call and does nothing.
 
-    name: str
-    ns: float
-    reference: str
-    says: str
-
-
-@contextmanager
-def private_page() -> Iterator[Page]:
-    """Make a page in a temporary folder of the shared memory, and remove it afterwards."""
-    root = SHARED_ROOT if os.access(SHARED_ROOT, os.W_OK) else None
-    folder = Path(tempfile.mkdtemp(prefix="tripgate-bench-", dir=root))
-    try:
-        yield make_page(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    ``math.gcd`` takes its arguments that way and, once its result is 1, only looks whether the
+    others are integers: called with a leading 1 it is the floor of every builtin that must look at
+    three integers.
+    """
+    return math.gcd
 
 
-class Bench:
-    """The first strategy's process on a page, and what it measures."""
-
-    def __init__(self, page: Page, scale: float = 1.0) -> None:
-        self._page = page
-        self._scale = scale
-        slot = claim_strategy_slot(page, 0)
-        self.handle = InstrumentHandle(page, slot, 0)
-        self._words = build_context(page, slot, 0)
-        self.context = int(self._words.ctypes.data)
-        self._scratch = np.zeros(16, dtype=np.int64)
-        self.scratch = int(self._scratch.ctypes.data)
-
-    def _chunks(self, number: int) -> range:
-        return range(max(3, int(number * self._scale)))
-
-    def atomic_add(self) -> float:
-        """Return ns of one uncontended atomic add in a private word."""
-        return min(
-            loops.time_adds(self.scratch + 64, REFERENCE_COUNT, self.scratch) / REFERENCE_COUNT
-            for _ in self._chunks(REFERENCE_CHUNKS)
-        )
-
-    def compiled(self, lots: int, price: int, stop: int, *, denied: bool = False) -> float:
-        """Return ns of one check inside compiled code."""
-        time_batch = loops.time_denials if denied else loops.time_grants
-        best = float("inf")
-        for _ in self._chunks(CHUNKS):
-            took = time_batch(self.context, lots, price, stop, loops.BATCH, self.scratch)
-            if took < 0:
-                raise InvariantBroken(f"the benchmark's order got the answer {took}")
-            best = min(best, took / loops.BATCH)
-            loops.release_all(self.context)
-        return best
-
-    def from_python(
-        self, call: Callable[..., Any], *arguments: Any, before: Callable[[], object] | None = None
-    ) -> float:
-        """Return ns of one call from Python, the loop around it subtracted."""
-        best = float("inf")
-        for _ in self._chunks(PYTHON_CHUNKS):
-            if before is not None:
-                before()
-            began = host_ns()
-            for _ in range(loops.BATCH):
-                call(*arguments)
-            best = min(best, (host_ns() - began) / loops.BATCH)
-        return max(0.0, best - self._empty_loop())
-
-    def _empty_loop(self) -> float:
-        best = float("inf")
-        for _ in self._chunks(PYTHON_CHUNKS):
-            began = host_ns()
-            for _ in range(loops.BATCH):
-                pass
-            best = min(best, (host_ns() - began) / loops.BATCH)
-        return best
-
-    def release(self) -> None:
-        """Put the page back below its limits."""
-        loops.release_all(self.context)
-
-    def hold(self, lots: int) -> None:
-        """Give the strategy a position."""
-        self.release()
-        set_position(self._page, 0, lots)
-
-    def trip(self, level: Level) -> None:
-        """Set the portfolio's level."""
-        set_level(self._page, 0, LevelWriter.BREAKER, level)
+def reference_rows(bench: Bench) -> Iterator[Row]:
+    """Yield what the other figures are divided by, and the timers that stand in single ones."""
+    yield Row(ATOMIC_ADD, "one uncontended atomic add", "", bench.atomic_add())
+    builtin = measure_call(empty_builtin(), OPENING, OPENING, loops.BATCH, bench.effort)
+    yield Row(BUILTIN_CALL, "a builtin in C with three integers that does nothing", "", builtin)
+    dispatcher = measure_call(loops.empty_call, OPENING, OPENING, loops.BATCH, bench.effort)
+    yield Row("dispatcher_call", "an empty compiled function called through numba's dispatcher",
+              BUILTIN_CALL, dispatcher)  # fmt: skip
+    yield Row("timer_compiled", "nothing, between two readings of the clock in compiled code",
+              ATOMIC_ADD, bench.compiled_timer())  # fmt: skip
+    samples = sample_timer(max(loops.BATCH, bench.effort.singles))
+    timer = summarize([min(samples), sorted(samples)[len(samples) // 2]], samples)
+    yield Row("timer_python", "nothing, between two readings of the clock from Python",
+              BUILTIN_CALL, timer)  # fmt: skip
 
 
-def measure(bench: Bench) -> tuple[dict[str, float], list[Figure]]:
-    """Return the references and the figures of one process."""
-    references = {
-        ATOMIC_ADD: bench.atomic_add(),
-        PYTHON_CALL: bench.from_python(loops.empty_call, 1, MARK_TICKS, STOP_TICKS),
-    }
-    opening = (1, MARK_TICKS, STOP_TICKS)
-    context = bench.context
-    figures = [
-        Figure("check_compiled", bench.compiled(*opening), ATOMIC_ADD,
-               "opening approved, called from compiled code"),
-        Figure("check_dispatcher", bench.from_python(
-            check_raw, context, *opening, before=bench.release), PYTHON_CALL,
-               "opening approved, called from Python through the dispatcher"),
-        Figure("check_handle_raw", bench.from_python(
-            bench.handle.check_raw, *opening, before=bench.release), PYTHON_CALL,
-               "opening approved, handle.check_raw from Python"),
-        Figure("check_handle", bench.from_python(
-            bench.handle.check, "0.001", "60000", "59000", before=bench.release), PYTHON_CALL,
-               "opening approved, handle.check with decimal texts"),
-    ]  # fmt: skip
-    bench.release()
-    bench.trip(Level.HARD)
-    figures += [
-        Figure("denied_compiled", bench.compiled(*opening, denied=True), ATOMIC_ADD,
-               "opening denied by the level, from compiled code"),
-        Figure("denied_dispatcher", bench.from_python(check_raw, context, *opening), PYTHON_CALL,
-               "opening denied by the level, from Python through the dispatcher"),
-    ]  # fmt: skip
-    bench.trip(Level.NORMAL)
+def compiled_rows(bench: Bench) -> Iterator[Row]:
+    """Yield the gate's answers inside compiled code."""
+    yield Row("check_compiled", "opening approved, called from compiled code", ATOMIC_ADD,
+              bench.compiled(*OPENING))  # fmt: skip
     bench.hold(HELD_LOTS)
-    figures.append(
-        Figure("close_compiled", bench.compiled(-1, MARK_TICKS, 0), ATOMIC_ADD,
-               "close of the own position approved, from compiled code")
-    )  # fmt: skip
+    yield Row("close_compiled", "close of the own position approved", ATOMIC_ADD,
+              bench.compiled(-1, MARK_TICKS, 0))  # fmt: skip
     bench.hold(0)
-    return references, figures
+    bench.trip(Level.HARD)
+    yield from denied_rows(bench)
+    bench.trip(Level.NORMAL)
 
 
-def run_gate(*, scale: float = 1.0, pair: bool = True) -> dict[str, Any]:
-    """Measure the gate and return one JSON-ready object.
+def denied_rows(bench: Bench) -> Iterator[Row]:
+    """Yield denials by the level: each other than the last, and the same over and over."""
+    for name, by_turns, says in (
+        ("denied_compiled", True, "opening denied by the level, each other than the last"),
+        ("denied_merged_compiled", False, "the same opening denied by the level over and over"),
+    ):
+        found: list[Spread] = []
+
+        def ask(by_turns: bool = by_turns, found: list[Spread] = found) -> None:
+            found.append(bench.compiled(*OPENING, wanted=DENIED_BY_LEVEL, by_turns=by_turns))
+
+        records = bench.records_per_denial(ask)
+        yield Row(name, f"{says} ({records:.3g} records per denial)", ATOMIC_ADD, found[0])
+
+
+def python_rows(bench: Bench) -> Iterator[Row]:
+    """Yield the routes from Python into the check."""
+    context, says = bench.context, "opening approved, from Python"
+    builtin = bench.builtin()
+    yield Row("check_fastcall", f"{says}: the builtin made for a handle", BUILTIN_CALL,
+              bench.from_python(builtin, OPENING, LARGER) if builtin else None,
+              "" if builtin else "this interpreter cannot be given the builtin")  # fmt: skip
+    yield Row("check_handle_raw", f"{says}: handle.check_raw, by {fastcall.route()}", BUILTIN_CALL,
+              bench.from_python(bench.handle.check_raw, OPENING, LARGER))  # fmt: skip
+    yield Row("check_dispatcher", f"{says}: the compiled check through numba's dispatcher",
+              BUILTIN_CALL,
+              bench.from_python(check_raw, (context, *OPENING), (context, *LARGER)))  # fmt: skip
+    yield Row("check_batch", f"{says}: handle.check_batch, {loops.BATCH} at once, per order",
+              BUILTIN_CALL, bench.batch_from_python())  # fmt: skip
+    yield Row("check_handle", f"{says}: handle.check with decimal texts", BUILTIN_CALL,
+              bench.from_python(bench.handle.check, *TEXTS))  # fmt: skip
+    bench.trip(Level.HARD)
+    if (answer := bench.handle.check_raw(*OPENING)) != DENIED_BY_LEVEL:
+        raise InvariantBroken(f"the benchmark's order got the answer {answer}")
+    denied = bench.from_python(bench.handle.check_raw, OPENING, LARGER, wanted=DENIED_BY_LEVEL)
+    yield Row("denied_handle_raw", "opening denied by the level, from Python: handle.check_raw",
+              BUILTIN_CALL, denied)  # fmt: skip
+    bench.trip(Level.NORMAL)
+
+
+MEETINGS = {
+    DISJOINT: "in each of two processes on disjoint instruments (venue and portfolio shared)",
+    SHARED: "in each of two processes on one instrument of one strategy (every word shared)",
+}
+
+
+def pair_rows(bench: Bench, cores: list[int] | None) -> Iterator[tuple[Row, dict[str, Any]]]:
+    """Yield of each way to meet its row, and what else was counted there."""
+    for where, text in MEETINGS.items():
+        name, says = f"two_processes_{where}", f"opening approved {text}, compiled"
+        if cores is None:
+            yield Row(name, says, ATOMIC_ADD, None, "needs two cores"), {}
+            continue
+        met = measure_meeting(bench.page, bench.context, bench.scratch, where, cores, bench.effort)
+        busy = "" if met.spread else "the machine is too busy: no chunk in which both moved evenly"
+        scale = min(1.0, bench.effort.budget_s)
+        exactness = measure_exactness(bench.page, bench.context, where, cores, scale)
+        yield Row(name, says, ATOMIC_ADD, met.spread, busy), {
+            "chunks": met.chunks, "chunks_contended": met.chunks_contended,
+            "limits": exactness.as_dict() if exactness else None,
+        }  # fmt: skip
+
+
+def run_gate(*, scale: float = 1.0) -> dict[str, Any]:
+    """Measure the gate and its peers and return one JSON-ready object.
 
     Parameters
     ----------
     scale
-        Share of the usual number of chunks; tests use a small one.
-    pair
-        Also measure two processes at once, on disjoint instruments.
+        Share of the usual effort; tests use a small one.
     """
     load = os.getloadavg()[0]
+    effort = Effort().scaled(scale)
+    pairs: dict[str, Any] = {}
     with private_page() as page:
-        bench = Bench(page, scale)
-        references, figures = measure(bench)
-        two: dict[str, Any] = {"skipped": "not asked for"}
-        if pair:
-            two = measure_pair(page, bench.context, bench.scratch, scale)
-    for name in ("alone_ns", "contended_ns"):
-        if isinstance(two.get(name), float):
-            says = f"opening approved in each of two processes, {name.removesuffix('_ns')}"
-            figures.append(
-                Figure(f"two_processes_{name.removesuffix('_ns')}", two[name], ATOMIC_ADD, says)
-            )
-    return {
+        bench = Bench(page, effort)
+        rows = [*reference_rows(bench), *compiled_rows(bench), *python_rows(bench)]
+        for where, (row, counted) in zip(MEETINGS, pair_rows(bench, two_cores()), strict=True):
+            rows.append(row)
+            pairs[where] = counted
+        rows += measure_peers(page.folder, effort)
+    result = {
         "benchmark": "gate",
         "machine": describe_machine(),
         "load_average": round(load, 2),
-        "references_ns": {name: round(ns, 2) for name, ns in references.items()},
-        "figures": {
-            figure.name: {
-                "ns": round(figure.ns, 1),
-                "ratio": round(figure.ns / references[figure.reference], 2),
-                "reference": figure.reference,
-                "says": figure.says,
-            }
-            for figure in figures
-        },
-        "two_processes": two,
+        "figures": render_rows(rows),
+        "two_processes": pairs,
+        "atomics": count_atomics(),
     }
+    return {**result, "goals": judge_goals(result)}
+
+
+def render_rows(rows: list[Row]) -> dict[str, dict[str, Any]]:
+    """Return the rows by name, JSON-ready, each with its ratios to its reference."""
+    spreads = {row.name: row.spread for row in rows if row.spread is not None}
+    rendered = {}
+    for row in rows:
+        figure: dict[str, Any] = {"says": row.says, "reference": row.reference}
+        if row.spread is None:
+            figure["skipped"] = row.skipped
+        else:
+            whole = asdict(row.spread)
+            figure |= {name: round(value, 2) for name, value in whole.items()}
+            of = spreads[row.reference or row.name]
+            figure["ratio"] = round(row.spread.minimum_ns / of.minimum_ns, 2)
+            figure["ratio_median"] = round(row.spread.median_ns / of.median_ns, 2)
+        rendered[row.name] = figure
+    return rendered
 
 
 def describe_machine() -> dict[str, Any]:

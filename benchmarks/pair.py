@@ -1,33 +1,40 @@
-"""Two processes at the gate at once: the same loop in both, each on its own core and instrument.
+"""Two processes at the gate at once: the same loop in both, each on its own core.
 
-They share the nodes that every order passes (venue and portfolio) and nothing else. A chunk counts
-as contended only if the neighbour moved about as fast meanwhile, as alone if it did not move:
-otherwise a chunk during which the neighbour was off its core would pass for a fast one.
+They meet in one of two ways: on disjoint instruments, where they share only the nodes that every
+order passes (venue and portfolio), or as two processes of one strategy on one instrument, where
+they share every word that an order moves. A chunk counts as contended only if the neighbour moved
+about as fast meanwhile: otherwise a chunk during which the neighbour was off its core would pass
+for a fast one.
 
-The neighbour is this module run as a program: ``python -m benchmarks.pair FOLDER PARENT_PID``.
+The neighbour is this module run as a program, ``python -m benchmarks.pair``.
 """
 
 import mmap
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import loops
-from benchmarks.page import MARK_TICKS, STOP_TICKS
+from benchmarks.measure import CHUNKS_MIN, Effort, Spread, summarize
+from benchmarks.page import MARK_TICKS, OTHER_KEY, OWN_KEY, STOP_TICKS
 from tripgate.clock import NS_PER_S, host_ns, sleep_s
+from tripgate.errors import InvariantBroken
 from tripgate.gate.context import build_context
 from tripgate.gate.slots import claim_strategy_slot
 from tripgate.page import atomics
+from tripgate.page.layout import LIMIT
 from tripgate.page.mapping import Page, open_page
 from tripgate.processes import exit_with
 
-BATCHES_PER_CHUNK = 40
+BATCHES_PER_CHUNK = 20
 CHUNK_ORDERS = BATCHES_PER_CHUNK * loops.BATCH
-ALONE_CHUNKS = 1_000
 DURATION_S = 1.5
 START_WAIT_S = 60.0
 END_WAIT_S = 10.0
@@ -35,15 +42,22 @@ NEIGHBOUR_LIFE_S = 120.0
 PACE = (0.6, 1.6)
 """Share of this process's orders that the neighbour must have made for a chunk to be contended."""
 
+NEIGHBOUR_LOTS = 3
+"""Other sizes than this process's 1 and 2: on a shared key equal orders would be repetitions."""
+
 POLL_S = 0.01
 LINE_WORDS = 8
 WORDS_FILE = "pace"
-_MINE, _THEIRS, _STOP = 0, LINE_WORDS, 2 * LINE_WORDS
-_WORDS = 3 * LINE_WORDS
+MINE, THEIRS, STOP, TALLY, SLOT_WORD = (line * LINE_WORDS for line in range(5))
+_WORDS = 5 * LINE_WORDS
+
+DISJOINT, SHARED = "disjoint", "shared"
+KEY_OF_NEIGHBOUR = {DISJOINT: OTHER_KEY, SHARED: OWN_KEY}
+CHURN, FILL = "churn", "fill"
 
 
 class Pace:
-    """Three words that both processes see: how far each has come, and whether to stop."""
+    """Words that both processes see: how far each has come, whether to stop, the other's tally."""
 
     def __init__(self, folder: Path) -> None:
         descriptor = os.open(folder / WORDS_FILE, os.O_RDWR | os.O_CREAT, 0o600)
@@ -55,98 +69,168 @@ class Pace:
         self.words = np.frombuffer(self._map, dtype=np.int64)
         self.address = int(self.words.ctypes.data)
 
+    def at(self, word: int) -> int:
+        """Return the address of a word."""
+        return self.address + 8 * word
 
-def measure_pair(page: Page, context: int, scratch: int, scale: float = 1.0) -> dict[str, Any]:
-    """Return ns per order alone and contended, and how many chunks stand behind each."""
+
+@dataclass(frozen=True)
+class Meeting:
+    """What was measured beside a neighbour; ``spread`` is None if no chunk was contended."""
+
+    spread: Spread | None
+    chunks: int
+    chunks_contended: int
+
+
+def two_cores() -> list[int] | None:
+    """Return the cores of this process, or None if there are not two."""
     cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        return {"skipped": "needs two cores"}
+    return cores if len(cores) > 1 else None
+
+
+def measure_meeting(
+    page: Page, context: int, scratch: int, where: str, cores: list[int], effort: Effort
+) -> Meeting:
+    """Return what an approval costs while a neighbour makes as many (``where`` they meet)."""
     pace = Pace(page.folder)
+    duration_s = DURATION_S * min(1.0, effort.budget_s)
+    with neighbour(page.folder, cores, where, CHURN) as process:
+        plain = _run_beside(process, context, scratch, 0, pace, duration_s)
+        samples = np.zeros(CHUNK_ORDERS, dtype=np.int64)
+        place = int(samples.ctypes.data)
+        timed = _run_beside(process, context, scratch, place, pace, duration_s, samples)
+    contended = [ns for ns, moved, _ in plain if is_contended(moved)]
+    singles = [each for _, moved, each in timed if is_contended(moved)]
+    spread = None
+    if contended and singles:
+        spread = summarize(contended, np.concatenate(singles))
+    return Meeting(spread, len(plain), len(contended))
+
+
+def is_contended(moved: int) -> bool:
+    """Return whether the neighbour kept pace during a chunk in which it made ``moved`` orders."""
+    return PACE[0] * CHUNK_ORDERS <= moved <= PACE[1] * CHUNK_ORDERS
+
+
+@contextmanager
+def neighbour(
+    folder: Path, cores: list[int], where: str, mode: str
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Pin this process to the first core and run a neighbour on the second meanwhile."""
+    pace = Pace(folder)
+    pace.words[:] = 0
     os.sched_setaffinity(0, {cores[0]})
     try:
-        alone = [
-            _chunk(context, scratch, pace.address)[0]
-            for _ in range(max(3, int(ALONE_CHUNKS * scale)))
-        ]
-        neighbour = _start_neighbour(page.folder, cores[1])
+        process = _start(folder, cores[1], where, mode)
         try:
-            chunks = _run_beside(neighbour, context, scratch, pace, DURATION_S * scale)
+            yield process
         finally:
-            pace.words[_STOP] = 1
-            _end(neighbour)
+            pace.words[STOP] = 1
+            _end(process)
     finally:
         os.sched_setaffinity(0, cores)
-    least, most = (share * CHUNK_ORDERS for share in PACE)
-    contended = [ns for ns, moved in chunks if least <= moved <= most]
-    return {
-        "alone_ns": round(min(alone), 1),
-        "contended_ns": round(min(contended), 1) if contended else None,
-        "contended_median_ns": round(float(np.median(contended)), 1) if contended else None,
-        "chunks_contended": len(contended),
-        "chunks": len(chunks),
-    }
 
 
-def _chunk(context: int, scratch: int, pace: int) -> tuple[float, int]:
-    """Run one chunk; return ns per order and how many orders the neighbour made meanwhile."""
-    before = atomics.load(pace + 8 * _THEIRS)
-    spent = loops.churn(
-        context, 1, MARK_TICKS, STOP_TICKS, BATCHES_PER_CHUNK, scratch, pace + 8 * _MINE
-    )
-    if spent < 0:
-        raise AssertionError(f"the benchmark's order got the answer {spent}")
-    return spent / CHUNK_ORDERS, atomics.load(pace + 8 * _THEIRS) - before
-
-
-def _start_neighbour(folder: Path, core: int) -> "subprocess.Popen[bytes]":
-    box = str(Path(__file__).resolve().parent.parent)
-    inherited = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([box, *inherited])}
-    command = [sys.executable, "-m", "benchmarks.pair", str(folder), str(os.getpid()), str(core)]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment)
+def wait_for_start(process: "subprocess.Popen[bytes]", pace: Pace) -> bool:
+    """Wait until the neighbour has made its first orders; return whether it has."""
+    give_up_ns = host_ns() + int(START_WAIT_S * NS_PER_S)
+    while pace.words[THEIRS] == 0:
+        if process.poll() is not None or host_ns() > give_up_ns:
+            return False
+        sleep_s(POLL_S)
+    return True
 
 
 def _run_beside(
-    neighbour: "subprocess.Popen[bytes]", context: int, scratch: int, pace: Pace, duration_s: float
-) -> list[tuple[float, int]]:
-    give_up_ns = host_ns() + int(START_WAIT_S * NS_PER_S)
-    while pace.words[_THEIRS] == 0:
-        if neighbour.poll() is not None or host_ns() > give_up_ns:
-            return []
-        sleep_s(POLL_S)
-    chunks: list[tuple[float, int]] = []
+    process: "subprocess.Popen[bytes]", context: int, scratch: int, place: int, pace: Pace,
+    duration_s: float, samples: Any = None,
+) -> list[tuple[float, int, Any]]:  # fmt: skip
+    """Run chunks; return of each ns per order, the neighbour's orders, and its samples."""
+    if not wait_for_start(process, pace):
+        return []
+    chunks: list[tuple[float, int, Any]] = []
     end_ns = host_ns() + int(duration_s * NS_PER_S)
-    while host_ns() < end_ns or len(chunks) < 3:
-        chunks.append(_chunk(context, scratch, pace.address))
+    while host_ns() < end_ns or len(chunks) < CHUNKS_MIN:
+        before = atomics.load(pace.at(THEIRS))
+        spent = loops.churn(
+            context, 1, MARK_TICKS, STOP_TICKS, BATCHES_PER_CHUNK, scratch, place, pace.at(MINE)
+        )
+        if spent < 0:
+            raise InvariantBroken(f"the benchmark's order got the answer {spent}")
+        moved = atomics.load(pace.at(THEIRS)) - before
+        chunks.append((spent / CHUNK_ORDERS, moved, None if samples is None else samples.copy()))
     return chunks
 
 
-def _end(neighbour: "subprocess.Popen[bytes]") -> None:
+def _start(folder: Path, core: int, where: str, mode: str) -> "subprocess.Popen[bytes]":
+    box = str(Path(__file__).resolve().parent.parent)
+    inherited = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([box, *inherited])}
+    command = [sys.executable, "-m", "benchmarks.pair", str(folder), str(os.getpid()), str(core),
+               where, mode]  # fmt: skip
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
     try:
-        neighbour.wait(END_WAIT_S)
+        process.wait(END_WAIT_S)
     except subprocess.TimeoutExpired:
-        neighbour.kill()
-        neighbour.wait()
+        process.kill()
+        process.wait()
 
 
-def main(folder: str, parent: str, core: str) -> None:
-    """Be the neighbour: the same loop on the second instrument, until told to stop."""
+def main(folder: str, parent: str, core: str, where: str, mode: str) -> None:
+    """Be the neighbour: the same loop on a key of its own or the same, until told to stop."""
     exit_with(int(parent))
     os.sched_setaffinity(0, {int(core)})
     page = open_page(Path(folder), control_writable=True)
-    slot = claim_strategy_slot(page, 1)
-    words = build_context(page, slot, 1)
-    scratch = np.zeros(LINE_WORDS, dtype=np.int64)
+    key = KEY_OF_NEIGHBOUR[where]
+    slot = claim_strategy_slot(page, page.names.keys[key][0])
+    words = build_context(page, slot, key)
+    context = int(words.ctypes.data)
     pace = Pace(Path(folder))
+    pace.words[SLOT_WORD] = slot
+    if mode == FILL:
+        fill_until(page, context, NEIGHBOUR_LOTS, pace, pace.at(TALLY), THEIRS)
+        return
+    scratch = np.zeros(LINE_WORDS, dtype=np.int64)
     end_ns = host_ns() + int(NEIGHBOUR_LIFE_S * NS_PER_S)
-    while not pace.words[_STOP] and host_ns() < end_ns:
+    while not pace.words[STOP] and host_ns() < end_ns:
         spent = loops.churn(
-            int(words.ctypes.data), 1, MARK_TICKS, STOP_TICKS, 1, int(scratch.ctypes.data),
-            pace.address + 8 * _THEIRS,
+            context, NEIGHBOUR_LOTS, MARK_TICKS, STOP_TICKS, 1, int(scratch.ctypes.data), 0,
+            pace.at(THEIRS),
         )  # fmt: skip
         if spent < 0:
-            raise AssertionError(f"the neighbour's order got the answer {spent}")
+            raise InvariantBroken(f"the neighbour's order got the answer {spent}")
+
+
+def fill_until(
+    page: Page, context: int, lots: int, pace: Pace, tally: int, progress: int,
+    duration_s: float | None = None,
+) -> None:  # fmt: skip
+    """Fill up to the limit and release, over and over; then fill once more and leave it standing.
+
+    Ends when told to stop or, if this process is the one to tell, after ``duration_s``.
+    """
+    limits = page.address(LIMIT, 0)
+    atomics.store(tally + loops.OVERSHOOT, -(1 << 62))
+    life_s = NEIGHBOUR_LIFE_S if duration_s is None else duration_s
+    end_ns = host_ns() + int(life_s * NS_PER_S)
+    ending = False
+    while not ending:
+        # Read before the batch, so that both processes' last batches meet.
+        ending = bool(pace.words[STOP]) or host_ns() >= end_ns
+        if ending and duration_s is not None:
+            pace.words[STOP] = 1
+        atomics.store(tally + loops.STANDING, 0)
+        answer = loops.fill(context, lots, MARK_TICKS, STOP_TICKS, limits, tally)
+        if answer < 0:
+            raise InvariantBroken(f"an order against a full limit got the answer {answer}")
+        if not ending:
+            loops.release_all(context)
+        atomics.store(pace.at(progress), atomics.load(pace.at(progress)) + loops.BATCH)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    main(*sys.argv[1:6])

@@ -24,6 +24,8 @@ from exchange_adapters.venue_port import (
     AccountSnapshot,
     Acknowledged,
     CancelOutcome,
+    Capabilities,
+    OrderKind,
     OrderStatus,
     OrderStreamEvent,
     RejectClass,
@@ -44,6 +46,19 @@ EVENTS_MAX = 10_000
 
 REQUESTS_MAX = 1_024
 """Requests that may wait for an answer at once."""
+
+CAPABILITIES = Capabilities(
+    enforces_reduce_only=True,
+    send_window_ms=1_000,
+    exit_kinds=(OrderKind.MARKET, OrderKind.LIMIT),
+    requests_per_second=1_000,
+    burst_requests=4_000,
+)
+"""The simulated venue: what it is asked within one step it takes, up to the bounds of a page.
+
+The way to it is a socket's buffer on this host: it reads a request in its next turn or, once the
+connection is gone, not at all. Its send window is that of the real venues.
+"""
 
 Event = TypeVar("Event")
 Value = TypeVar("Value")
@@ -101,6 +116,11 @@ class LocalVenue:
         self._orders: EventStream[OrderStreamEvent] | None = None
         self._ticks: EventStream[TickStep] | None = None
         self._end_reason: str | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See ``VenuePort.capabilities``."""
+        return CAPABILITIES
 
     async def hello(self) -> Hello:
         """Return what the venue is and where its data clock stands."""

@@ -113,8 +113,25 @@ class VenueOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reduce_only: bool = False
 
 
+class MarginTier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One step of a venue's margin table: the largest notional and the leverage it may have."""
+
+    notional_quote_max: str
+    initial_leverage_max: int
+
+
 class VenueMarket(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One instrument's grid and costs; decimals as text so that none passes through a float."""
+    """One instrument's grid and costs; decimals as text so that none passes through a float.
+
+    Attributes
+    ----------
+    inverse
+        It settles in its base coin; ``contract_size`` is then an amount of the quote currency.
+    quote
+        Quote currency; empty stands for the one in the symbol.
+    margin_tiers
+        Ascending in notional; empty where the venue does not tell them.
+    """
 
     symbol: str
     tick: str
@@ -123,6 +140,9 @@ class VenueMarket(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     half_spread_bps: str
     taker_fee_bps: str
     maker_fee_bps: str
+    inverse: bool = False
+    quote: str = ""
+    margin_tiers: tuple[MarginTier, ...] = ()
 
     def units(self) -> InstrumentUnits:
         """Return the grid as ``InstrumentUnits``."""
@@ -256,12 +276,42 @@ class AccountSnapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     market_ms: int
 
 
+class Capabilities(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a venue can be relied on for.
+
+    Attributes
+    ----------
+    enforces_reduce_only
+        A reduce-only order can never open or turn a position, whatever else rests beside it.
+    send_window_ms
+        How long after its signature it may still take an order, ms. None where it enforces no such
+        window: then an order of unknown fate never ends by time, only by what is observed of it or
+        by an operator's word.
+    exit_kinds
+        Order kinds that an exit may take, best first; after one was refused the next is tried.
+        LIMIT is sent as immediate-or-cancel at the exit collar.
+    requests_per_second, burst_requests
+        How many orders and cancels it takes, in market time.
+    """
+
+    enforces_reduce_only: bool
+    send_window_ms: int | None
+    exit_kinds: tuple[OrderKind, ...]
+    requests_per_second: int
+    burst_requests: int
+
+
 class VenuePort(Protocol):
     """One account at one venue.
 
     Every method raises ``VenueError`` when the venue cannot be asked or answers nonsense; those
     that change something raise its subclass ``VenueUnknownError`` when it may have happened.
     """
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this venue can be relied on for."""
+        ...
 
     async def markets(self) -> dict[str, VenueMarket]:
         """Return the instruments by unified symbol."""

@@ -6,23 +6,25 @@ marks come from the last risk snapshot. Leftover processes of the old tree are k
 start time. Operators' records that are in the log were acted on: they are not acted on again.
 """
 
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 
 from tripgate.audit.reader import LogReader
 from tripgate.audit.record import unpack_body
 from tripgate.durable import write_durably
-from tripgate.errors import PageError
+from tripgate.errors import DeadlineError, PageError
 from tripgate.instance import page_folder
 from tripgate.messages import EventKind
 from tripgate.page.layout import ROLE
 from tripgate.page.level import bump_generation, node_level
 from tripgate.page.mapping import Page, open_page
-from tripgate.processes import kill_if_same
+from tripgate.processes import kill_and_wait
 from tripgate.reasons import Level
 
 ENDED_FILE = "ended"
+LEFTOVER_WAIT_S = 10.0
+UNTIL_RESUMED = ("operator", "recovered", "keeper_fault")
+"""Causes that only an operator's resume ends, whatever their level."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,12 @@ def close_old_page(instance: str) -> dict[str, Level]:
 def _kill_leftovers(page: Page) -> None:
     rows = page.rows(ROLE)
     for number in range(len(page.names.roles)):
-        kill_if_same(int(rows["pid"][number]), int(rows["start_time"][number]), signal.SIGKILL)
+        pid, start_time = int(rows["pid"][number]), int(rows["start_time"][number])
+        # Waited for: the next tree takes over the log's lock and reads what the last one wrote.
+        if pid > 0 and not kill_and_wait(pid, start_time, LEFTOVER_WAIT_S):
+            raise DeadlineError(
+                f"process {pid} of the last run does not end: end it, then start again"
+            )
 
 
 def carry_over(state: Path, last_epoch: int, page_levels: dict[str, Level]) -> CarryOver:
@@ -106,7 +113,7 @@ def _logged_levels(reader: LogReader) -> tuple[dict[str, Level], set[str]]:
         body = unpack_body(stored.row.body)
         scope, level = str(body["scope"]), Level[str(body["level"])]
         levels[scope] = level
-        if level and body["cause"] in ("operator", "recovered"):
+        if level and body["cause"] in UNTIL_RESUMED:
             halted.add(scope)
         else:
             halted.discard(scope)

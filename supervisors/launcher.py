@@ -21,6 +21,7 @@ import trio
 
 from exchange_adapters.local_venue import open_local_venue
 from exchange_adapters.market.feed import open_feed
+from supervisors.shadow import require_mode
 from tripgate.audit.reader import LogReader
 from tripgate.audit.record import unpack_body
 from tripgate.clock import NS_PER_S, host_ns, sleep_s
@@ -32,7 +33,13 @@ from tripgate.errors import (
     TripgateError,
     VenueError,
 )
-from tripgate.instance import installation_id, is_running, page_folder, prepare_state
+from tripgate.instance import (
+    installation_id,
+    is_running,
+    page_folder,
+    prepare_state,
+    state_folder,
+)
 from tripgate.messages import EventKind
 from tripgate.processes import ORPHAN_EXIT_CODE
 
@@ -63,6 +70,7 @@ class PaperPlan:
     config_sha256: str
     speed: float
     duration_s: float
+    shadow: bool = False
 
 
 def feed_symbols(feed: str, seed: int, start: str | None, stop: str | None) -> tuple[str, ...]:
@@ -85,6 +93,7 @@ class PaperRun:
                 f"'tripgate status --instance {plan.instance}' or choose another --instance"
             )
         self.plan = plan
+        require_mode(state_folder(plan.instance), shadow=plan.shadow)
         self.state = prepare_state(plan.instance)
         self.socket = venue_socket(plan.instance, plan.venue)
         self.found_venue = self._venue_answers()
@@ -198,7 +207,7 @@ class PaperRun:
             "config_name": plan.config_name, "config_sha256": plan.config_sha256,
             "venue_sockets": {plan.venue: str(self.socket)}, "installation": installation_id(),
             "speed": plan.speed, "duration_s": plan.duration_s, "feed": plan.feed,
-            "seed": plan.seed,
+            "seed": plan.seed, "shadow": plan.shadow,
         }  # fmt: skip
 
     def _start_venue(self) -> None:

@@ -5,12 +5,15 @@ configured and as effective; only the breaker changes the effective ones later, 
 """
 
 import os
+from collections import Counter
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 
 from exchange_adapters.venue_port import VenueMarket
 from supervisors.tree import TREE, roles_of
 from tripgate.clock import NS_PER_MS, coarse_resolution_ns
-from tripgate.config.structs import Config, effective_gross, instrument_key, limit_money
+from tripgate.config.structs import Config, instrument_key
 from tripgate.errors import ConfigError
 from tripgate.instance import page_folder, socket_path, state_folder
 from tripgate.page.layout import (
@@ -20,18 +23,19 @@ from tripgate.page.layout import (
     INSTRUMENT,
     KEY,
     LIMIT,
+    RATE,
     ROLE,
     STRATEGY,
     Capacities,
 )
 from tripgate.page.level import LevelWriter
+from tripgate.page.limits import configured_values, write_limits
 from tripgate.page.mapping import Page, create_page
 from tripgate.page.names import InstrumentName, PageNames
 from tripgate.processes import process_start_time
 from tripgate.reasons import Level
 from tripgate.units import INT_MAX, PPM
 
-PPM_PER_BPS = 100
 VALUE_NUMERATOR_MAX = 2**24
 """Bound of a lot's worth per tick (money units): lots × this then fits in 62 bits."""
 AGE_MAX_MS = 2_000
@@ -59,11 +63,16 @@ def make_names(config: Config, instance: str, facts: dict[str, VenueFacts]) -> P
             known = ", ".join(facts[key.venue].markets)
             problems.append(f"instruments.{text}: {key.venue} has no such market; it has {known}")
             continue
-        instruments.append(
-            InstrumentName(
-                key.venue, key.symbol, key.base, market.tick, market.lot, market.contract_size
-            )
-        )
+        if (market.quote or key.quote, market.inverse) != (key.quote, key.is_inverse):
+            kind = "inverse" if market.inverse else "linear"
+            problems.append(f"instruments.{text}: {key.venue} trades it {kind} in {market.quote}")
+            continue
+        quote = market.quote or key.quote
+        name = InstrumentName(
+            key.venue, key.symbol, key.base, market.tick, market.lot, market.contract_size, quote,
+            market.inverse,
+        )  # fmt: skip
+        instruments.append(name)
     if problems:
         raise ConfigError(*problems)
     strategies = tuple(config.strategies)
@@ -81,15 +90,16 @@ def make_names(config: Config, instance: str, facts: dict[str, VenueFacts]) -> P
         for text in config.strategies[name].instruments
     )
     sockets = {venue: str(socket_path(instance)) for venue in config.venues}
+    quotes = (config.reporting_currency, *config.quotes) if config.quotes else ()
     return PageNames(
         instance, config.reporting_currency, str(state_folder(instance)), tuple(config.venues),
-        strategies, scopes, tuple(instruments), roles_of(config), keys, sockets,
+        strategies, scopes, tuple(instruments), roles_of(config), keys, sockets, quotes=quotes,
     )  # fmt: skip
 
 
 def make_page(
     config: Config, instance: str, epoch: int, facts: dict[str, VenueFacts],
-    carried: dict[str, Level],
+    carried: dict[str, Level], *, shadow: bool = False,
 ) -> Page:  # fmt: skip
     """Make the page, closed, with everything that the config and the venue say.
 
@@ -97,18 +107,21 @@ def make_page(
     ----------
     carried
         Levels by scope name that an earlier run left and nothing may withdraw by a restart.
+    shadow
+        The page grants what it would deny, and says so in every record; it can never enforce.
     """
     names = make_names(config, instance, facts)
     capacities = Capacities(
         nodes=len(names.scopes), instruments=len(names.instruments),
-        strategies=len(names.strategies), keys=len(names.keys),
+        strategies=len(names.strategies), keys=len(names.keys), quotes=max(1, len(names.quotes)),
     )  # fmt: skip
-    page = create_page(page_folder(instance), capacities, names, epoch=epoch, shadow=False)
+    page = create_page(page_folder(instance), capacities, names, epoch=epoch, shadow=shadow)
     _write_header(page, facts)
     _write_roles(page)
-    _write_limits(page, config)
+    _write_limits(page, config, facts)
+    _write_rates(page, config)
     _write_instruments(page, config)
-    _write_strategies(page, config)
+    _write_strategies(page)
     _write_accounts(page, facts)
     for scope, level in carried.items():
         if scope in names.scopes:
@@ -145,30 +158,54 @@ def _write_roles(page: Page) -> None:
             holders["mask"][number] = HOLD_AUDIT | HOLD_KEEPER
 
 
-def _limits_of(config: Config, scope: str) -> tuple[int, int]:
-    kind, _, name = scope.partition(":")
-    limits = config.limits
-    if kind == "portfolio":
-        return effective_gross(limits.portfolio), limit_money(limits.portfolio.net_reporting_max)
-    tables = {"venue": limits.venues, "asset": limits.assets, "strategy": limits.strategies}
-    table = config.instruments[name] if kind == "instrument" else tables[kind][name]
-    return limit_money(table.gross_reporting_max), limit_money(table.net_reporting_max)
+def _write_limits(page: Page, config: Config, facts: dict[str, VenueFacts]) -> None:
+    rows, names = page.rows(LIMIT), page.names
+    values = configured_values(config, names)
+    for name in names.instruments:
+        # Constant for the run: a rate that moved with the position would not add up exactly.
+        rate = initial_margin_ppm(facts[name.venue].markets[name.symbol], config, name)
+        values.setdefault((name.scope, "initial_margin_rate"), rate)
+    write_limits(page, values)
+    rows["margin_max"] = INT_MAX
+    for venue in names.venues:
+        # Nothing is known of the account yet; the keeper writes what it can bear at each mark.
+        rows["margin_max"][names.scope(f"venue:{venue}")] = 0
 
 
-def _write_limits(page: Page, config: Config) -> None:
-    rows = page.rows(LIMIT)
-    for node, scope in enumerate(page.names.scopes):
-        gross, net = _limits_of(config, scope)
-        rows["gross_configured"][node] = rows["gross_max"][node] = gross
-        rows["net_configured"][node] = rows["net_max"][node] = net
-        rows["factor_ppm"][node] = PPM
+def initial_margin_ppm(market: VenueMarket, config: Config, name: InstrumentName) -> int:
+    """Return the initial margin rate that holds for any position within the gross limit, ppm.
+
+    The rate of the first tier that reaches the gross limit; of the last one beyond it; the whole
+    notional where the venue tells no tiers.
+    """
+    gross = config.instruments[f"{name.venue}/{name.symbol}"].gross_reporting_max
+    rate = PPM
+    for tier in market.margin_tiers:
+        rate = -(-PPM // tier.initial_leverage_max)
+        if gross is not None and gross <= Decimal(tier.notional_quote_max):
+            break
+    return rate
+
+
+def _write_rates(page: Page, config: Config) -> None:
+    # Row 0 is the reporting currency itself: always at par, and never stale. The others begin
+    # without a rate: openings are denied until the keeper has seen one.
+    rows = page.rows(RATE)
+    rows["rate_ppm"][0] = rows["par_ppm"][0] = PPM
+    rows["market_ms"][0] = -1
+    for number, currency in enumerate(page.names.quotes):
+        if number:
+            rows["par_ppm"][number] = int(config.quotes[currency].par * PPM)
 
 
 def _write_instruments(page: Page, config: Config) -> None:
     rows = page.rows(INSTRUMENT)
     for number, name in enumerate(page.names.instruments):
-        limits = config.instruments[f"{name.venue}/{name.symbol}"]
+        text = f"{name.venue}/{name.symbol}"
         value = name.units.value_fraction()
+        if name.inverse:
+            # A lot of an inverse contract is worth a fixed amount of its quote currency.
+            value /= Fraction(name.units.tick)
         if value.numerator > VALUE_NUMERATOR_MAX or value.denominator > INT_MAX:
             raise ConfigError(f"{name.scope}: one lot is worth more than this release can count")
         row = rows[number]
@@ -176,9 +213,9 @@ def _write_instruments(page: Page, config: Config) -> None:
         row["venue"] = page.names.venues.index(name.venue)
         row["asset"] = page.names.scope(f"asset:{name.asset}")
         row["value_numerator"], row["value_denominator"] = value.numerator, value.denominator
-        row["order_money_max"] = limit_money(limits.order_reporting_max)
-        row["collar_ppm"] = limits.collar_bps_max * PPM_PER_BPS
-        row["stop_distance_ppm"] = limits.stop_distance_bps_max * PPM_PER_BPS
+        row["inverse"] = int(name.inverse)
+        row["quote"] = page.names.quotes.index(name.quote) if page.names.quotes else 0
+        row["shared"] = int(config.instruments[text].shared_instruments)
         row["age_max_ms"] = AGE_MAX_MS
         mask = 0
         for role, what in enumerate(page.names.roles):
@@ -187,15 +224,15 @@ def _write_instruments(page: Page, config: Config) -> None:
         row["role_mask"] = mask
 
 
-def _write_strategies(page: Page, config: Config) -> None:
+def _write_strategies(page: Page) -> None:
     strategies, keys = page.rows(STRATEGY), page.rows(KEY)
     for number, name in enumerate(page.names.strategies):
         row = strategies[number]
         row["node"], row["order"] = page.names.scope(f"strategy:{name}"), number
-        row["orders_per_second_max"] = config.strategies[name].orders_per_second_max
     for number, (strategy, instrument) in enumerate(page.names.keys):
         traded, row = page.names.instruments[instrument], keys[number]
         row["strategy"], row["instrument"] = strategy, instrument
+        row["margin_ppm"] = page.rows(INSTRUMENT)["margin_ppm"][instrument]
         row["venue"] = page.names.venues.index(traded.venue)
         scopes = (
             f"strategy:{page.names.strategies[strategy]}", traded.scope, f"asset:{traded.asset}",
@@ -203,6 +240,9 @@ def _write_strategies(page: Page, config: Config) -> None:
         )  # fmt: skip
         for index, scope in enumerate(scopes):
             row["node"][index] = page.names.scope(scope)
+    holders = Counter(instrument for _, instrument in page.names.keys)
+    for instrument, count in holders.items():
+        page.rows(INSTRUMENT)["shared"][instrument] = int(count > 1)
 
 
 def _write_accounts(page: Page, facts: dict[str, VenueFacts]) -> None:

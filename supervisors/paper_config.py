@@ -47,6 +47,7 @@ def render_paper_config(
         'kind = "simulated"',
         'position_mode = "one-way"',
         f"starting_equity_reporting = {PAPER_EQUITY:f}",
+        f"margin_buffer_reporting = {PAPER_EQUITY / 100:f}",
     ]
     for asset in dict.fromkeys(symbol.partition("/")[0] for symbol in symbols):
         lines += [f"[limits.assets.{asset}]", *_limits(limit)]

@@ -4,8 +4,9 @@
 It owns the instance lock. It ends when its launcher dies, as every process here ends with its
 parent: then nothing is orderly and the next start says so.
 
-Order of a start: lock, old page closed, epoch raised, page made closed, children ready, leases
-live, gate armed, strategies started. Order of an end: gate closed, strategies ended, log drained,
+Order of a start: lock, old page closed and frozen, its rings put into the log, epoch raised, page
+made closed, the old one's tables taken over, children ready, leases live, gate armed, strategies
+started. Order of an end: gate closed, strategies ended, log drained,
 children ended, marker written.
 """
 
@@ -13,7 +14,7 @@ import importlib
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,15 @@ import trio
 from actors import runtime
 from exchange_adapters.local_venue import open_local_venue
 from supervisors.carry_over import CarryOver, carry_over, close_old_page, note_ended
+from supervisors.kept_limits import KeptLimit, keep_tighter_limits
 from supervisors.page_setup import VenueFacts, make_page
+from supervisors.shadow import fix_mode, require_simulated
 from supervisors.strategies import keep_strategy
 from supervisors.supervisor import SUPERVISOR_ROLE, Supervisor
+from supervisors.take_over import find_old_page, store_old_rings, supersede, take_tables
 from supervisors.tree import children_of
+from supervisors.unfinished import restore_orders
+from tripgate.audit.numbers import number_rows
 from tripgate.clock import host_ns
 from tripgate.config.reader import load_text
 from tripgate.config.structs import Config
@@ -64,10 +70,13 @@ async def read_facts(config: Config, sockets: dict[str, str]) -> dict[str, Venue
 class Run:
     """One run of one tree, from the made page to its end."""
 
-    def __init__(self, page: Page, config: Config, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, page: Page, config: Config, settings: dict[str, Any], kept: Sequence[KeptLimit] = ()
+    ) -> None:
         self._page = page
         self._config = config
         self._settings = settings
+        self._kept = kept
         self._state = Path(page.names.state_folder)
         self._stop = trio.Event()
         self.reason = ""
@@ -97,8 +106,11 @@ class Run:
             "schema": SCHEMA_VERSION, "epoch": self._page.epoch,
             "instance": self._page.names.instance, "config_sha256": self._settings["config_sha256"],
             "feed": self._settings["feed"], "seed": self._settings["seed"],
-            "orderly": self._settings["orderly"], "shadow": False,
+            "orderly": self._settings["orderly"], "page_kept": self._settings["page_kept"],
+            "shadow": bool(self._page.header["shadow"]),
         })  # fmt: skip
+        for body in number_rows(self._page.names):
+            supervisor.emit(EventKind.NUMBERS_ASSIGNED, body)
         # What was taken over goes on record: a later start must find it in the log.
         for node, scope in enumerate(self._page.names.scopes):
             if level := node_level(self._page, node):
@@ -106,6 +118,8 @@ class Run:
                     "scope": scope, "level": level.name, "before": Level.NORMAL.name,
                     "cause": "recovered",
                 })  # fmt: skip
+        for limit in self._kept:
+            supervisor.emit(EventKind.LIMITS_CHANGED, limit.to_body())
 
     async def _start_children(self, supervisor: Supervisor, nursery: trio.Nursery) -> None:
         nursery.start_soon(supervisor.watch)
@@ -153,7 +167,9 @@ class Run:
         if self._page.header["feed_finished"]:
             self.reason = "feed finished"
             return True
-        if node_level(self._page, 0) is Level.EMERGENCY and self._is_flat():
+        # On a shadow page nothing is closed, and nothing ends, but what the feed ends.
+        acts = not self._page.header["shadow"]
+        if acts and node_level(self._page, 0) is Level.EMERGENCY and self._is_flat():
             self.reason = "emergency, flat"
             return True
         return False
@@ -227,17 +243,33 @@ def run_instance(settings: dict[str, Any]) -> int:
     """Run one instance's tree in this process; return the exit code."""
     instance = settings["instance"]
     config = load_text(settings["config_text"], settings["config_name"], {}).config
+    shadow = bool(settings["shadow"])
+    if shadow:
+        require_simulated(config)
     with InstanceLock(instance):
-        compile_kernels()
         state = state_folder(instance)
+        fix_mode(state, shadow=shadow)
+        compile_kernels()
         levels = close_old_page(instance)
+        old = find_old_page(instance)
+        if old is not None:
+            stored = store_old_rings(old, state)
+            for slot in stored.damaged:
+                print(f"tripgate: records of slot {slot} of the last run are lost", file=sys.stderr)
         epoch = next_epoch(state)
         past = carry_over(state, epoch - 1, levels)
         settings["orderly"] = past.orderly
         facts = trio.run(read_facts, config, settings["venue_sockets"])
-        page = make_page(config, instance, epoch, facts, past.levels)
+        page = make_page(config, instance, epoch, facts, past.levels, shadow=shadow)
         restore_past(page, past, state)
-        code = trio.run(Run(page, config, settings).run)
+        settings["page_kept"] = old is not None and not past.orderly and take_tables(old, page)
+        if not past.orderly and not settings["page_kept"]:
+            restore_orders(page, state / "audit")
+        kept = keep_tighter_limits(page, state)
+        page.set_complete()
+        if old is not None:
+            supersede(old, epoch)
+        code = trio.run(Run(page, config, settings, kept).run)
         note_ended(state, epoch)
     return code
 

@@ -5,6 +5,7 @@ way: nothing here is what an actor says of itself.
 """
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +35,23 @@ def summarise(page: Page, armed_s: float | None) -> dict[str, Any]:
     account = page.rows(ACCOUNT)[0]
     fills, levels, digest = _history(state / "audit", page.epoch)
     approved, denied = decision_counts(page)
+    would_deny = _would_deny(state / "audit", page.epoch) if status.shadow else {}
     highest = max((Level[level] for _, _, level, _ in levels), default=Level.NORMAL)
     overshoot = status.overshoot_at_grant_max_money
     return {
         "schema": 1,
         "instance": page.names.instance,
         "epoch": page.epoch,
+        "shadow": status.shadow,
         "armed_s": armed_s,
         "steps": int(page.header["step"]) + 1,
         "ticks": int(page.rows(BOARD)["ticks"].sum()),
-        "decisions": {"approved": approved, "denied": denied, "digest": digest},
+        "decisions": {
+            "approved": approved,
+            "denied": _without(denied, would_deny),
+            "would_deny": would_deny,
+            "digest": digest,
+        },
         "fills": fills,
         "equity": int(account["equity_mark"]) / MONEY_SCALE if account["known"] else None,
         "drawdown_max": int(account["drawdown_max_ppm"]) / PPM,
@@ -78,6 +86,22 @@ def _history(audit: Path, epoch: int) -> tuple[int, list[list[Any]], str]:
             levels.append([row.market_ms, body["scope"], body["level"], body["cause"]])
     digest = hashlib.sha256(b"".join(told for _, _, told in sorted(decisions)))
     return fills, levels, digest.hexdigest()
+
+
+def _would_deny(audit: Path, epoch: int) -> dict[str, int]:
+    """Count by reason what a shadow page granted although its rules would have denied it."""
+    counts: Counter[str] = Counter()
+    for stored in LogReader(audit).rows(kinds=[int(EventKind.DECISION)], epoch=epoch):
+        record = unpack_record(stored.row.body)
+        if record.would_deny and record.reason is not None:
+            counts[record.reason.name] += 1
+    return dict(sorted(counts.items()))
+
+
+def _without(denied: dict[str, int], granted: dict[str, int]) -> dict[str, int]:
+    """Return what was denied indeed: a shadow page counts what it would have denied with it."""
+    left = {name: count - granted.get(name, 0) for name, count in denied.items()}
+    return {name: count for name, count in left.items() if count > 0}
 
 
 def _liquidations(audit: Path, epoch: int) -> int:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from tripgate.clock import NS_PER_S, coarse_resolution_ns, host_ns
-from tripgate.gate.client import InstrumentHandle
 from tripgate.gate.decision import Decision
+from tripgate.gate.handle import InstrumentHandle
 from tripgate.gate.record import DecisionRecord, unpack_record
 from tripgate.gate.settle import Settlement
 from tripgate.gate.slots import claim_strategy_slot, take_role_slot
@@ -32,6 +32,7 @@ from tripgate.page.layout import (
     KEY,
     LEASE,
     LIMIT,
+    RATE,
     ROLE,
     ROLE_SLOTS,
     SLOT,
@@ -45,11 +46,13 @@ from tripgate.page.mapping import Page, create_page, open_page
 from tripgate.page.names import InstrumentName, PageNames, RoleName
 from tripgate.page.ring import RingReader
 from tripgate.processes import process_start_time
-from tripgate.units import PPM, notional_money
+from tripgate.units import LOTS_MAX, PPM, notional_money
 
 MARKET_MS = 1_700_000_000_000
 AGE_MAX_MS = 2_000
 COLLAR_PPM = 10_000
+EXIT_COLLAR_PPM = 20_000
+RESTING_MAX = 4
 STOP_DISTANCE_PPM = 100_000
 ORDER_MONEY_MAX = 10**12
 WIDE = 10**14
@@ -79,8 +82,9 @@ SCOPES = (
     "strategy:hedge", *(name.scope for name in INSTRUMENTS),
 )  # fmt: skip
 BTC_SCOPE = INSTRUMENTS[BTC].scope
-SHARED = (SUM, CLAIM, KEY, THROTTLE)
-"""Tables of which a denial may not change one word."""
+WISH = ("exit_claim", "exit_lots", "exit_ms", "exit_count", "exit_first_ms")
+SHARED = (SUM, CLAIM)
+"""Tables of which a denial may not change one word; of THROTTLE it may charge the attempts."""
 
 
 def make_names(sockets: Mapping[str, str] | None = None) -> PageNames:
@@ -138,11 +142,19 @@ class Bench:
         return int(self.page.rows(KEY)["closable"][key]) >> 32
 
     def shared_words(self) -> tuple[bytes, ...]:
-        """Return everything a denial must leave alone, with the states and charges of entries."""
+        """Return everything a denial must leave alone, with the states and charges of entries.
+
+        A close that merges raises its key's wish; only that may differ.
+        """
         entries = self.page.rows(ENTRY)
         states = (entries["word"] & STATE_MASK).tobytes()
         charges = (entries["charged"] * (entries["word"] & STATE_MASK != 0)).tobytes()
-        return (*(self.page.rows(table).tobytes() for table in SHARED), states, charges)
+        rate = self.page.rows(THROTTLE)["window"].tobytes()
+        keys = self.page.rows(KEY).copy()
+        for name in WISH:
+            keys[name] = 0
+        sums = (self.page.rows(table).tobytes() for table in SHARED)
+        return (*sums, keys.tobytes(), rate, states, charges)
 
     def records(self, slot: int) -> list[DecisionRecord]:
         """Return the decision records that stand in a slot's ring, oldest first."""
@@ -190,6 +202,9 @@ def make_bench(
     for scope in SCOPES:
         bench.limit(scope, gross=WIDE, net=WIDE)
         page.rows(LIMIT)["factor_ppm"][names.scope(scope)] = PPM
+        page.rows(LIMIT)["margin_max"][names.scope(scope)] = WIDE
+    page.rows(RATE)["rate_ppm"] = page.rows(RATE)["par_ppm"] = PPM
+    page.rows(RATE)["market_ms"] = -1
     for instrument, mark in enumerate(MARKS):
         bench.mark(instrument, mark)
     header["closed"], header["armed"] = 0, 1
@@ -223,6 +238,8 @@ def _write_instruments(page: Page) -> None:
         row["tradable"], row["node"] = 1, page.names.scope(name.scope)
         row["value_numerator"], row["value_denominator"] = value.numerator, value.denominator
         row["order_money_max"], row["collar_ppm"] = ORDER_MONEY_MAX, COLLAR_PPM
+        row["order_lots_max"], row["exit_collar_ppm"] = LOTS_MAX, EXIT_COLLAR_PPM
+        row["resting_max"] = RESTING_MAX
         row["stop_distance_ppm"], row["age_max_ms"] = STOP_DISTANCE_PPM, AGE_MAX_MS
         roles = [n for n, role in enumerate(ROLES) if role.critical]
         row["role_mask"] = sum(1 << n for n in roles if ROLES[n].venue in ("", name.venue))
@@ -232,7 +249,7 @@ def _write_keys(page: Page) -> None:
     for strategy, name in enumerate(STRATEGIES):
         row = page.rows(STRATEGY)[strategy]
         row["node"], row["order"] = page.names.scope(f"strategy:{name}"), strategy
-        row["orders_per_second_max"] = RATE_MAX
+        row["orders_per_second_max"] = row["attempts_per_second_max"] = RATE_MAX
     for number, (strategy, instrument) in enumerate(page.names.keys):
         row, traded = page.rows(KEY)[number], INSTRUMENTS[instrument]
         row["strategy"], row["instrument"] = strategy, instrument

@@ -9,18 +9,21 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+import msgspec
+import pytest
 import trio
 
 from actors.service import Service
-from exchange_adapters.venue_port import VenueMarket
+from exchange_adapters import local_venue
+from exchange_adapters.venue_port import MarginTier, VenueMarket
 from supervisors.page_setup import VenueFacts, make_page
 from supervisors.paper_config import render_paper_config
 from tripgate.audit.record import Body, unpack_body
 from tripgate.clock import NS_PER_S, host_ns
 from tripgate.config.reader import load_text
 from tripgate.config.structs import Config
-from tripgate.gate.client import InstrumentHandle
 from tripgate.gate.commit import Approved, find_reserved
+from tripgate.gate.handle import InstrumentHandle
 from tripgate.gate.settle import Settlement
 from tripgate.instance import prepare_state
 from tripgate.messages import EventKind
@@ -30,7 +33,7 @@ from tripgate.page.level import LevelWriter, node_level
 from tripgate.page.mapping import Page
 from tripgate.page.ring import RingReader
 from tripgate.reasons import DenyReason, Level
-from tripgate.units import money
+from tripgate.units import INT_MAX, money
 
 INSTANCE = "paper-1"
 PATIENCE_S = 60.0
@@ -41,6 +44,7 @@ MARKET_MS = 1_621_382_400_000
 EQUITY = money(100_000)
 GRIDS = {BTC: ("0.1", "0.001"), ETH: ("0.01", "0.01")}
 """Tick and lot: one lot at one tick is worth one money unit on both, which keeps sums readable."""
+TIERS = (MarginTier("50000", 100), MarginTier("250000", 30), MarginTier("1000000", 10))
 INSTALLATION = "0123456789AB"
 
 
@@ -49,7 +53,7 @@ def markets(symbols: Sequence[str] = SYMBOLS) -> dict[str, VenueMarket]:
     return {
         symbol: VenueMarket(
             symbol, *GRIDS[symbol], contract_size="1", half_spread_bps="1", taker_fee_bps="5",
-            maker_fee_bps="2",
+            maker_fee_bps="2", quote="USDT", margin_tiers=TIERS,
         )
         for symbol in symbols
     }  # fmt: skip
@@ -75,13 +79,16 @@ def paper_page(
     strategies: Sequence[str] = ("trend",),
     *,
     epoch: int = 1,
+    shadow: bool = False,
 ) -> Page:
     """Return the page of a paper run, armed, every critical lease an hour long."""
     prepare_state(INSTANCE)
     config = paper_config(strategies)
-    page = make_page(config, INSTANCE, epoch, facts(), dict(carried or {}))
+    page = make_page(config, INSTANCE, epoch, facts(), dict(carried or {}), shadow=shadow)
     page.header["armed"], page.header["closed"] = 1, 0
     vouch(page)
+    # What the keeper does at its first mark; a test of margin writes its own.
+    page.rows(LIMIT)["margin_max"] = INT_MAX
     return page
 
 
@@ -156,3 +163,9 @@ def levels(page: Page) -> dict[str, Level]:
     """Return the scopes that are above NORMAL."""
     found = {scope: node_level(page, node) for node, scope in enumerate(page.names.scopes)}
     return {scope: level for scope, level in found.items() if level}
+
+
+def set_send_window(patch: pytest.MonkeyPatch, window_ms: int | None) -> None:
+    """Let the local venue claim another send window, so that nobody has to wait for a real one."""
+    changed = msgspec.structs.replace(local_venue.CAPABILITIES, send_window_ms=window_ms)
+    patch.setattr(local_venue, "CAPABILITIES", changed)

@@ -68,6 +68,30 @@ class PageError(TripgateError):
     exit_code = 3
 
 
+class PageMissingError(PageError):
+    """There is no page file, or it cannot be opened. Gate effect: nothing is granted."""
+
+
+class PageForeignError(PageError):
+    """A page file is another user's, or others may open it. Gate effect: nothing is granted."""
+
+
+class PageTruncatedError(PageError):
+    """A page file has fewer bytes than its tables need. Gate effect: nothing is granted."""
+
+
+class PageVersionError(PageError):
+    """A page file is of another version, layout, or set of instruments. Nothing is granted."""
+
+
+class PageDamagedError(PageError):
+    """What stands in a page file cannot be true. Gate effect: nothing is granted."""
+
+
+class PageReplacedError(PageError):
+    """The two page files are of two runs: the page is being replaced. Nothing is granted yet."""
+
+
 class VenueError(TripgateError):
     """The venue failed or answered nonsense. Gate effect: leases of that venue lapse."""
 

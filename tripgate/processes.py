@@ -21,8 +21,10 @@ def process_start_time(pid: int) -> int:
             fields = file.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    # A zombie has ended; its start time must not make it look alive.
-    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+    # A zombie has ended; its start time must not make it look alive. A main thread that ended
+    # before the others looks like one: such a process can still write.
+    ended = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1
+    return 0 if ended else int(fields[19])
 
 
 def is_alive(pid: int, start_time: int) -> bool:
@@ -44,6 +46,28 @@ def kill_if_same(pid: int, start_time: int, signal_number: int) -> bool:
             signal.pidfd_send_signal(descriptor, signal_number)
             return True
         return False
+    finally:
+        os.close(descriptor)
+
+
+def kill_and_wait(pid: int, start_time: int, wait_s: float) -> bool:
+    """SIGKILL the process that (pid, start time) names; return whether it has ended.
+
+    Its last thread is gone when this returns True, so that it writes no shared word any more. True
+    also if there was no such process.
+    """
+    try:
+        descriptor = os.pidfd_open(pid)
+    except (ProcessLookupError, OSError):
+        return True
+    try:
+        if not is_alive(pid, start_time):
+            return True
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        return bool(poller.poll(wait_s * 1_000))
     finally:
         os.close(descriptor)
 

@@ -25,7 +25,7 @@ class Side(IntEnum):
 
 
 class DenyReason(IntEnum):
-    """Reasons in the order in which the gate tests them (first failure wins)."""
+    """Why the gate refused. Numbers are part of the log; docs/gate.md has the order of tests."""
 
     PAGE_CLOSED = 1
     EPOCH_CHANGED = 2
@@ -53,6 +53,14 @@ class DenyReason(IntEnum):
     RING_FULL = 24
     TRIPPED = 25
     FROZEN = 26
+    MARGIN = 27
+    ORDER_LOTS = 28
+    DUPLICATE_ORDER = 29
+    REPEATED_ORDER = 30
+    ATTEMPT_RATE = 31
+    STALE_HANDLE = 32
+    NO_POSITION = 33
+    QUOTE_STALE = 34
 
 
 REASON_TEXT: dict[DenyReason, str] = {
@@ -73,7 +81,7 @@ REASON_TEXT: dict[DenyReason, str] = {
     DenyReason.ORDER_RATE: "the strategy opens faster than allowed",
     DenyReason.OPPOSED_POSITION: "the instrument is held or being opened on the other side",
     DenyReason.EXIT_PENDING: "an exit of this position is still pending",
-    DenyReason.EXIT_IN_PROGRESS: "the breaker is already closing this position",
+    DenyReason.EXIT_IN_PROGRESS: "merged into the exit of this position that is under way",
     DenyReason.MIXED: "the order would close and open at once: send its halves one by one",
     DenyReason.GROSS_LIMIT: "gross exposure would pass its limit",
     DenyReason.NET_LIMIT: "net exposure would pass its limit",
@@ -82,4 +90,12 @@ REASON_TEXT: dict[DenyReason, str] = {
     DenyReason.RING_FULL: "this process's records have not been drained yet",
     DenyReason.TRIPPED: "the gate tightened while this order was being checked",
     DenyReason.FROZEN: "the gate is being repaired",
+    DenyReason.MARGIN: "initial margin would pass what the venue's margin balance allows",
+    DenyReason.ORDER_LOTS: "the order has more lots than one order may have",
+    DenyReason.DUPLICATE_ORDER: "the same order was approved a moment ago",
+    DenyReason.REPEATED_ORDER: "the same order was approved too often in a row",
+    DenyReason.ATTEMPT_RATE: "the strategy was denied too often in this second",
+    DenyReason.STALE_HANDLE: "the handle was closed or belongs to another process: attach again",
+    DenyReason.NO_POSITION: "there is no position on this side to close",
+    DenyReason.QUOTE_STALE: "the rate of the quote currency is missing or too old",
 }

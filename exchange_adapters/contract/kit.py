@@ -291,6 +291,26 @@ async def check_account_agrees_with_the_fills(bench: Bench) -> None:
         require(set(account.average_prices) == {bench.symbol}, "an open position has its average")
 
 
+async def check_claimed_capabilities_are_true(bench: Bench) -> None:
+    """Reduce-only orders beside each other never turn a position, where that is claimed."""
+    async with bench.open() as venue:
+        claimed = venue.capabilities
+        require(OrderKind.MARKET in claimed.exit_kinds, "an exit can be a market order")
+        require(len(set(claimed.exit_kinds)) == len(claimed.exit_kinds), "each kind is named once")
+        if not claimed.enforces_reduce_only:
+            return
+        await send_well(venue, market_order(bench, 1))
+        await bench.move_market()
+        for number in (2, 3):
+            order = market_order(bench, number, side=Side.SELL)
+            await send_well(venue, msgspec.structs.replace(order, reduce_only=True))
+        await bench.move_market()
+        await bench.move_market()
+        account = await venue.account()
+        require(account.positions.get(bench.symbol, 0) == 0, "the second one closed nothing more")
+        require(account.open_orders == (), "what has nothing to reduce does not wait for it")
+
+
 async def check_lost_answer_is_unknown_then_found_by_client_id(bench: Bench) -> None:
     """A send whose answer is lost is unknown, never rejected, and its order is found again."""
     order = resting_order(bench, 1)
@@ -340,6 +360,7 @@ CHECKS: tuple[Check, ...] = (
     check_query_of_an_unknown_id_is_none,
     check_trades_page_without_gap_or_double,
     check_account_agrees_with_the_fills,
+    check_claimed_capabilities_are_true,
     check_lost_answer_is_unknown_then_found_by_client_id,
     check_dead_connection_is_an_error_never_an_empty_answer,
 )

@@ -18,12 +18,13 @@ from exchange_adapters.market.feed import Feed
 from exchange_adapters.simulator import requests as ask
 from exchange_adapters.simulator.account import Terms, basis_points
 from exchange_adapters.simulator.book import Book
-from exchange_adapters.simulator.instruments import Instrument
+from exchange_adapters.simulator.instruments import QUOTE, Instrument
 from exchange_adapters.simulator.matching import MatchingEngine, MatchingEvent
 from exchange_adapters.simulator.restore import restore_engine
 from exchange_adapters.venue_port import (
     AccountSnapshot,
     CancelOutcome,
+    MarginTier,
     OrderAccepted,
     TradesPage,
     VenueMarket,
@@ -84,6 +85,11 @@ def market_of(instrument: Instrument) -> VenueMarket:
         half_spread_bps=str(instrument.half_spread_bps),
         taker_fee_bps=str(instrument.taker_fee_bps),
         maker_fee_bps=str(instrument.maker_fee_bps),
+        quote=QUOTE,
+        margin_tiers=tuple(
+            MarginTier(str(bracket.notional_quote_max), bracket.initial_leverage_max)
+            for bracket in instrument.brackets
+        ),
     )
 
 

@@ -117,3 +117,27 @@ def test_book_when_a_position_is_closed_in_pieces_then_average_cost_never_flatte
         position = state.positions[Key(1, 0)]
         assert 0 <= position.lots * ticks - position.basis_lot_ticks <= number
     assert state.positions[Key(1, 0)] == book.Position()
+
+
+@given(TRADES)
+def test_B6_book_when_an_instrument_is_shared_then_parts_are_the_accounts_and_count_once(
+    trades: list[tuple[int, int, int, int, int]],
+) -> None:
+    shared = {number: BookInstrument(value, shared=True) for number, value in VALUES.items()}
+    state = run(book.new_book(shared, 10**9, {1: 6 * 10**8, 2: 4 * 10**8}), fills(trades))
+    alone = run(new(), fills(trades))
+    for instrument in VALUES:
+        for field in ("lots", "cash_lot_ticks", "fees_money"):
+            assert _total(state, instrument, field) == _total(alone, instrument, field)
+        held = [p.lots for key, p in state.positions.items() if key.instrument == instrument]
+        assert all(one * other >= 0 for one in held for other in held), "a one-way account"
+    again, effects = book.step(state, fills(trades)[-1], 0) if trades else (state, ())
+    assert (again, effects) == (state, ())
+
+
+def _total(state: Book, instrument: int, field: str) -> int:
+    return sum(
+        getattr(position, field)
+        for key, position in state.positions.items()
+        if key.instrument == instrument
+    )

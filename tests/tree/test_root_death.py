@@ -1,12 +1,14 @@
 """The root dies by kill -9; its tree goes with it, the venue stands, and a restart finds it.
 
 Told as one story, as in test_deaths: kill the root, start the same instance again, resume it in
-two steps, halt it by hand, end it with Ctrl-C.
+two steps, halt it by hand, end it with Ctrl-C. One order rests at the venue when the root dies, and
+one that was approved is not sent yet.
 """
 
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +19,9 @@ from tests.tree.paper_runs import END_BOUND_S, PaperRun, paper_run, wait_until
 from tripgate.gate.client import Gate
 from tripgate.gate.decision import Decision
 from tripgate.gate.status import GateStatus, read_status
+from tripgate.gate.words import token_slot
 from tripgate.messages import EventKind
-from tripgate.page.layout import BOARD
+from tripgate.page.layout import BOARD, SLOT, WATERMARK
 from tripgate.page.mapping import Page
 from tripgate.reasons import DenyReason, Level
 
@@ -49,6 +52,11 @@ class Story:
     halted_positions: dict[str, int] = field(default_factory=dict)
     halted_denial: Decision | None = None
     halted_status_code: int = 0
+    resting: int = 0
+    unsent: int = 0
+    listed: dict[str, Any] = field(default_factory=dict)
+    listed_dead: tuple[int, list[int]] = (0, [])
+    resolve_codes: tuple[int, int, int] = (-1, -1, -1)
     venue_fills: list[tuple[int, str, int]] = field(default_factory=list)
     last_code: int = -1
 
@@ -68,6 +76,39 @@ def hold_positions(story: Story, page: Page) -> None:
     wait_until(lambda: page.rows(BOARD)["ticks"].min() > FEW_STEPS, "a few steps")
     wait_until(lambda: run.venue_positions() == run.page_positions(page), "venue and page alike")
     story.held = run.page_positions(page)
+
+
+def orders(story: Story, *words: str) -> "subprocess.CompletedProcess[str]":
+    return story.run.command("orders", words[0], "--instance", story.run.instance, *words[1:])
+
+
+def rest_order(story: Story) -> Gate:
+    """Leave an order resting below the market, and let an operator try to end it by hand."""
+    run, gate = story.run, story.run.attach("hold")
+    handle = gate.instrument(*gate.instruments[0])
+    quote = handle.quote
+    assert quote is not None
+    price, stop = (handle.units.tick * (quote.mark * n // 1_000) for n in (985, 960))
+    story.resting = gate.submit(handle.check(handle.units.lot, price=price, stop=stop)).token
+    acknowledged = EventKind.ORDER_ACKNOWLEDGED
+    wait_until(
+        lambda: story.resting in [body["token"] for body in run.bodies(acknowledged)],
+        "the resting order's acknowledgement",
+    )
+    told = json.loads(orders(story, "list", "--json").stdout)["orders"]
+    story.listed = next(order for order in told if order["token"] == story.resting)
+    return gate
+
+
+def resolve_resting(story: Story) -> None:
+    """Say of the resting order, with nobody alive to contradict, that it never existed."""
+    dead = orders(story, "list", "--json")
+    tokens = [order["token"] for order in json.loads(dead.stdout)["orders"]]
+    story.listed_dead = (dead.returncode, tokens)
+    words = ("resolve", str(story.resting), "--as", "rejected", "--reason", "a drill", "--json")
+    offer = orders(story, *words)
+    confirmed = orders(story, *words, "--confirm", str(json.loads(offer.stdout)["code"]))
+    story.resolve_codes = (*story.resolve_codes[:1], offer.returncode, confirmed.returncode)
 
 
 def kill_root(story: Story, page: Page) -> None:
@@ -124,7 +165,19 @@ def story() -> Iterator[Story]:
         told = Story(run)
         first = run.start(*OPTIONS).armed_page()
         hold_positions(told, first)
+        gate = rest_order(told)
+        told.resolve_codes = (
+            orders(
+                told, "resolve", str(told.resting), "--as", "rejected", "--reason", "a drill"
+            ).returncode, -1, -1,
+        )  # fmt: skip
+        told.unsent = ask(gate).token
+        slot, sequences = token_slot(told.unsent), first.rows(WATERMARK)["sequence"]
+        number = int(first.rows(SLOT)["record_sequence"][slot])
+        wait_until(lambda: int(sequences[slot]) >= number, "the approval being durable")
         kill_root(told, first)
+        gate.close()
+        resolve_resting(told)
         page, gate = restart(told)
         resume(told, page, gate)
         halt(told, page, gate)
@@ -169,6 +222,35 @@ def test_P5_restart_when_the_root_was_killed_then_it_is_at_medium_until_resumed(
     assert story.denial.reason is DenyReason.LEVEL
 
 
+def test_orders_when_listed_then_the_page_tells_of_them_with_and_without_a_tree(
+    story: Story,
+) -> None:
+    told = {name: story.listed[name] for name in ("kind", "state", "fate", "durable", "lots")}
+    assert told == {
+        "kind": "entry", "state": "COMMITTED", "fate": "at the venue", "durable": True, "lots": 1,
+    }  # fmt: skip
+    code, tokens = story.listed_dead
+    assert code == 3
+    assert {story.resting, story.unsent} <= set(tokens)
+
+
+def test_orders_when_an_operator_ends_what_the_venue_knows_then_the_venues_word_stands(
+    story: Story,
+) -> None:
+    assert story.resolve_codes == (2, 0, 0), "refused while it is known, kept while nobody lives"
+    (resolved,) = story.run.bodies(EventKind.ORDER_RESOLVED)
+    assert resolved["token"] == story.resting
+    assert resolved["refused"]
+    ends = {body["token"]: body["state"] for body in story.run.bodies(EventKind.ORDER_DONE)}
+    assert ends[story.resting] == "CANCELLED"
+
+
+def test_P7_restart_when_an_approval_has_no_end_then_it_gets_one_on_record(story: Story) -> None:
+    ends = {body["token"]: body["state"] for body in story.run.bodies(EventKind.ORDER_DONE)}
+    expired = [body["token"] for body in story.run.bodies(EventKind.RESERVATION_EXPIRED)]
+    assert ends.get(story.unsent) == "NEVER_ARRIVED" or story.unsent in expired
+
+
 def test_resume_when_confirmed_then_openings_are_approved_again(story: Story) -> None:
     assert story.offer["code"]
     assert story.level_resumed is Level.NORMAL
@@ -185,7 +267,7 @@ def test_halt_when_hard_then_positions_are_closed_and_it_latches(story: Story) -
     assert story.halted_denial.reason is DenyReason.LEVEL
     assert story.halted_status_code == 13
     commands = [body["command"] for body in story.run.bodies(EventKind.OPERATOR)]
-    assert commands == ["resume", "halt"]
+    assert commands == ["orders resolve", "resume", "halt"]
 
 
 def test_log_when_two_runs_wrote_it_then_no_fill_is_lost_or_doubled(story: Story) -> None:
@@ -198,7 +280,8 @@ def test_log_when_two_runs_wrote_it_then_it_is_verified(story: Story) -> None:
     assert story.run.summary["audit"]["verified"]
     assert story.run.command("audit", "verify", "--instance", "kept").returncode == 0
     started = story.run.bodies(EventKind.RUN_STARTED)
-    assert [(body["epoch"], body["orderly"]) for body in started] == [(1, True), (2, False)]
+    told = [(body["epoch"], body["orderly"], body["page_kept"]) for body in started]
+    assert told == [(1, True, False), (2, False, True)]
     assert len(story.run.bodies(EventKind.RUN_ENDED)) == 1
 
 

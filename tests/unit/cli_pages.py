@@ -50,6 +50,7 @@ def make_instance(name: str = "paper-1", *, alive: bool = True, epoch: int = 1) 
     limits["gross_max"] = limits["gross_configured"] = money(1000)
     limits["net_max"] = limits["net_configured"] = INT_MAX
     limits["factor_ppm"] = PPM
+    limits["margin_max"] = INT_MAX
     roles = page.rows(ROLE)
     for number in range(len(names.roles)):
         roles["present"][number], roles["lease_ns"][number] = 1, 3600 * NS_PER_S

@@ -27,7 +27,8 @@ from tests.tree_fixtures import (
 from tripgate.gate.commit import Approved, commit
 from tripgate.gate.slots import claim_strategy_slot
 from tripgate.messages import EventKind
-from tripgate.page.layout import WATERMARK
+from tripgate.page.layout import SLOT, WATERMARK
+from tripgate.page.ring import RingReader
 
 MARK, STOP = 500_000, 480_000
 
@@ -74,6 +75,15 @@ class Desk:
                 if isinstance(event, StepEnded):
                     break
         router.take_events()
+
+    def booked(self) -> None:
+        """Let the keeper have taken everything that the router has told."""
+        RingReader(self.page, "keeper").skip_to_head(self.place.slot)
+
+    def all_acted(self) -> None:
+        """Let every strategy have finished whatever step comes."""
+        row = self.page.rows(SLOT)[self.slot]
+        row["participating"], row["step"] = 1, 1 << 40
 
     def events(self, kind: EventKind) -> list[Any]:
         return [body for found, body in records(self.page, self.place.slot) if found is kind]

@@ -61,7 +61,7 @@ class Desk:
     def order(self, **record: Any) -> int:
         """Let an operator order something."""
         number = append_record(state_folder(self.page.names.instance), {
-            "command": "resume", "scope": "portfolio", "rebase": True, **record,
+            "command": "resume", "scope": "portfolio", "rebase": True, "operator": "ann", **record,
         })  # fmt: skip
         self.page.header["operator_sequence"] = number
         return number
@@ -174,7 +174,13 @@ def test_rebase_when_an_operator_orders_it_then_the_mark_is_present_equity(desk:
     assert int(row["drawdown_max_ppm"]) > 0, "what was once lost is not forgotten"
     told = [body for kind, body in records(desk.page, desk.place.slot) if kind is EventKind.RESUMED]
     assert told == [
-        {"scope": "portfolio", "high_water_mark": now, "before": EQUITY, "record": number}
+        {
+            "scope": "portfolio",
+            "high_water_mark": now,
+            "before": EQUITY,
+            "operator": "ann",
+            "record": number,
+        }
     ]
     desk.at(PRICE)
     desk.accounts.take_rebases(desk.book)
@@ -183,7 +189,13 @@ def test_rebase_when_an_operator_orders_it_then_the_mark_is_present_equity(desk:
 
 @pytest.mark.parametrize(
     "record",
-    [{"rebase": False}, {"command": "halt", "rebase": True}, {"scope": "asset:GONE"}],
+    [
+        {"rebase": False},
+        {"command": "halt", "rebase": True},
+        {"scope": "asset:GONE"},
+        {"command": "orders resolve", "scope": None},
+        {"scope": "asset:BTC"},
+    ],
 )
 def test_rebase_when_it_is_no_rebase_of_ours_then_marks_stay(
     desk: Desk, record: dict[str, Any]
@@ -200,11 +212,22 @@ def test_rebase_when_it_is_no_rebase_of_ours_then_marks_stay(
     assert int(desk.row("venue:sim")["high_water_mark"]) == EQUITY - 100_000_000
 
 
-def test_rebase_when_equity_is_unknown_then_the_mark_is_not_touched(desk: Desk) -> None:
-    desk.order()
+def test_rebase_when_equity_is_unknown_then_it_waits_until_it_is_known(desk: Desk) -> None:
+    number = desk.order()
+    desk.trade(1_000)
     desk.accounts.take_rebases(desk.book)
-    assert int(desk.row("portfolio")["high_water_mark"]) == EQUITY
+    row = desk.row("portfolio")
+    assert int(row["high_water_mark"]) == EQUITY
+    assert int(row["rebase_sequence"]) == 0, "the breaker must not release a drawdown on it"
     assert not [k for k, _ in records(desk.page, desk.place.slot) if k is EventKind.RESUMED]
+    desk.at(PRICE - 1_000)
+    row["stale"] = 1
+    desk.accounts.take_rebases(desk.book)
+    assert int(row["high_water_mark"]) == EQUITY
+    desk.at(PRICE - 1_000)
+    desk.accounts.take_rebases(desk.book)
+    assert int(row["high_water_mark"]) == EQUITY - 1_000_000
+    assert int(row["rebase_sequence"]) == number
 
 
 def test_accounts_when_the_keeper_is_restarted_then_the_mark_stays(desk: Desk) -> None:

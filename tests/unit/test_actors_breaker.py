@@ -136,6 +136,16 @@ def test_readings_when_a_critical_lease_is_lapsed_then_its_seconds_count(desk: D
     assert desk.shell.readings(now_ns).values[LAPSED] == Reading(0), "it has been renewed since"
 
 
+def test_readings_when_the_tree_is_still_starting_then_no_lapse_counts(desk: Desk) -> None:
+    now_ns, keeper = host_ns(), desk.page.names.role("position_keeper")
+    desk.page.rows(ROLE)["lapsed_since_ns"][keeper] = now_ns - 40 * NS_PER_S
+    desk.page.rows(LEASE)["deadline_ns"][keeper] = 0
+    desk.page.header["armed"] = 0
+    assert desk.shell.readings(now_ns).values[LAPSED] == Reading(0)
+    desk.page.header["armed"] = 1
+    assert desk.shell.readings(now_ns).values[LAPSED] == Reading(40)
+
+
 @pytest.mark.parametrize(
     ("ppm", "level"),
     [
@@ -181,6 +191,30 @@ def test_drive_exits_when_a_scope_is_hard_then_its_positions_are_claimed_once(de
         {"strategy": "trend", "instrument": "instrument:sim/ETH/USDT:USDT", "lots": -4,
          "level": "HARD"},
     ]  # fmt: skip
+
+
+def test_drive_exits_when_a_strategy_is_closing_already_then_all_of_it_goes_at_the_level(
+    desk: Desk,
+) -> None:
+    hold(desk.page, 0, 10)
+    row = desk.page.rows(KEY)[0]
+    row["exit_lots"], row["exit_claim"] = 4, 1
+    desk.turn()
+    assert (int(row["exit_lots"]), int(row["exit_cause"])) == (4, 0), "no level, no word of ours"
+    desk.hard()
+    assert (int(row["exit_lots"]), int(row["exit_cause"])) == (10, Level.HARD)
+    row["exit_cause"] = 0
+    row["exit_lots"] = 7
+    desk.turn()
+    assert (int(row["exit_lots"]), int(row["exit_cause"])) == (10, Level.HARD)
+    wished = desk.told(EventKind.EXIT_WISHED)
+    assert [(body["lots"], body["level"]) for body in wished] == [(10, "HARD")], "said once"
+    hold(desk.page, 0, -10)
+    row["exit_claim"] = row["exit_lots"] = row["exit_cause"] = 0
+    desk.turn()
+    hold(desk.page, 0, 5)
+    desk.turn()
+    assert [body["lots"] for body in desk.told(EventKind.EXIT_WISHED)] == [10, 5]
 
 
 def test_drive_exits_when_one_asset_is_halted_then_only_its_position_is_claimed(desk: Desk) -> None:

@@ -3,84 +3,29 @@
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from actors import router_duties
-from actors.router_duties import CANCEL_AGAIN_MS, ENTRY_GRACE_NS, Duties
-from actors.router_orders import Live, Orders
+from actors.router_duties import ENTRY_GRACE_NS, Duties
+from actors.router_orders import CANCEL_AGAIN_MS
 from exchange_adapters.venue_port import OrderKind, OrderState, OrderStatus, VenueOrder
 from tests.tree_fixtures import (
     BTC,
     MARKET_MS,
     approve,
     hold,
-    mark,
-    paper_page,
-    records,
-    service,
 )
+from tests.unit.duties_desk import MARK, STOP, Desk
 from tripgate.audit.record import Row
 from tripgate.audit.store import LogWriter
 from tripgate.clock import host_ns, utc_ns
-from tripgate.gate.commit import Approved
-from tripgate.gate.exits import wish_exit
-from tripgate.gate.slots import claim_strategy_slot
 from tripgate.machines.order import Observed, OrderEvent
-from tripgate.messages import EventKind
-from tripgate.page.layout import KEY, LEASE, PROTECTION, ROLE, SLOT
+from tripgate.page.layout import LEASE, ROLE, SLOT
 from tripgate.page.level import LevelWriter, set_level
 from tripgate.page.ring import RingReader
 from tripgate.processes import process_start_time
 from tripgate.reasons import Level, Side
-
-MARK, STOP = 500_000, 480_000
-
-
-class Desk:
-    """A router's duties on a real page; the venue's part is played by ``sent`` and ``fill``."""
-
-    def __init__(self) -> None:
-        self.page = paper_page()
-        self.place = service(self.page, "router", "sim")
-        self.orders = Orders(self.place, lambda slot, event: None)
-        self.duties = Duties(self.place, self.orders)
-        self.keys = self.page.rows(KEY)
-        self.protection = self.page.rows(PROTECTION)
-        self.slot = claim_strategy_slot(self.page, 0)
-        for instrument in (0, 1):
-            mark(self.page, instrument, MARK, step=0, market_ms=MARKET_MS)
-
-    def sent(self, order: Approved) -> Live:
-        live = self.orders.begin(order, self.orders.venue_order(order, {}))
-        self.orders.acknowledged(live)
-        return live
-
-    def entry(self, lots: int = 10, key: int = 0, stop: int = STOP) -> Live:
-        return self.sent(approve(self.page, self.slot, key, lots, MARK, stop))
-
-    def cancels(self) -> list[Live]:
-        return self.duties.cancels(host_ns())
-
-    def later(self, ms: int) -> None:
-        self.page.header["market_ms"] += ms
-
-    def wish_stop(self, lots: int, stop: int = STOP) -> None:
-        """Hold a position whose entry asked for a stop."""
-        hold(self.page, 0, lots, lots * MARK)
-        self.keys["stop_ticks"][0] = stop
-
-    def placed(self) -> Live:
-        """Let the duties place their stop and the venue take it."""
-        place, _ = self.duties.stops()
-        live = self.sent(place[0])
-        assert self.duties.stop_placed(live) is None
-        return live
-
-    def protected(self) -> list[Any]:
-        events = records(self.page, self.place.slot)
-        return [body for kind, body in events if kind is EventKind.PROTECTED]
 
 
 @pytest.fixture
@@ -165,41 +110,6 @@ def test_cancels_when_the_owner_is_dead_then_its_entries_go_and_exits_stay(desk:
     assert desk.cancels() == [entry]
     assert not stop.opens
     assert stop.cancel_asked_ms < 0
-
-
-def test_exits_when_a_key_is_claimed_then_one_exit_for_all_of_it_is_issued(desk: Desk) -> None:
-    hold(desk.page, 0, 10, 10 * MARK)
-    hold(desk.page, 1, -7, -7 * MARK)
-    assert desk.duties.exits() == []
-    assert wish_exit(desk.page, 0, int(Level.HARD), MARKET_MS)
-    assert wish_exit(desk.page, 1, int(Level.HARD), MARKET_MS)
-    exits = desk.duties.exits()
-    assert [(e.key, e.lots, e.is_exit, e.opens) for e in exits] == [
-        (0, -10, True, False), (1, 7, True, False),
-    ]  # fmt: skip
-    live = [desk.sent(order) for order in exits]
-    assert desk.duties.exits() == [], "while one is under way there is no second"
-    desk.orders.observe(live[0], Observed(OrderEvent.CANCEL))
-    again = desk.duties.exits()
-    assert [(e.key, e.lots) for e in again] == [(0, -10)]
-    assert again[0].token != exits[0].token
-
-
-def test_exits_when_the_position_is_flat_then_the_claim_is_dropped(desk: Desk) -> None:
-    hold(desk.page, 0, 10, 10 * MARK)
-    wish_exit(desk.page, 0, int(Level.HARD), MARKET_MS)
-    hold(desk.page, 0, -10)
-    assert desk.duties.exits() == []
-    assert int(desk.keys["exit_claim"][0]) == 0
-
-
-def test_exits_when_the_keeper_books_the_last_fill_meanwhile_then_none_is_issued(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wish_exit(desk.page, 0, int(Level.HARD), MARKET_MS)
-    # The look at the position and the issue are two reads; the keeper may book in between.
-    monkeypatch.setattr(Duties, "position", lambda self, key: 5)
-    assert desk.duties.exits() == []
 
 
 @pytest.mark.parametrize("lots", [10, -10])

@@ -20,6 +20,7 @@ from tests.contract.local_bench import TinyFeed, running
 from tests.tree_fixtures import BTC, ETH, MARKET_MS, STEP_MS, paper_page, records, service, until
 from tripgate.clock import host_ns
 from tripgate.messages import EventKind
+from tripgate.page.bars import read_bars
 from tripgate.page.board import read_quote
 from tripgate.page.layout import BOARD, LEASE, ROLE, ROLE_SLOTS, SLOT, STRATEGY
 from tripgate.processes import process_start_time
@@ -95,6 +96,38 @@ def test_publish_when_a_step_is_told_again_then_it_is_no_second_tick(desk: Desk)
     assert quote is not None
     assert quote.mark == 500_000
     assert int(desk.page.rows(BOARD)["ticks"][0]) == 1
+
+
+def test_publish_when_steps_come_then_each_closed_bar_is_in_the_page(desk: Desk) -> None:
+    for step, price in enumerate((500_000, 490_000, None, 510_000)):
+        desk.publish(step, price)
+    bars = read_bars(desk.page, 0)
+    # Steps of 75 s and bars of 60 s: each bar holds one tick at most, and some hold none.
+    opened = [(MARKET_MS + step * STEP_MS) // 60_000 * 60_000 for step in (0, 1)]
+    assert list(bars["opened_ms"]) == opened
+    assert [tuple(row.item()[1:6]) for row in bars] == [
+        (500_000, 500_000, 500_000, 500_000, 1), (490_000, 490_000, 490_000, 490_000, 1),
+    ]  # fmt: skip
+    assert len(read_bars(desk.page, 1)) == 3
+
+
+def test_publish_when_the_feed_is_restarted_then_its_bars_go_on(desk: Desk) -> None:
+    desk.publish(0, 500_000)
+    desk.feed = Feed(desk.place)
+    desk.publish(0, 500_000)
+    desk.publish(1, 490_000)
+    assert [tuple(row.item()[1:6]) for row in read_bars(desk.page, 0)] == [
+        (500_000, 500_000, 500_000, 500_000, 1)
+    ]
+
+
+@pytest.mark.parametrize("price", [0, -1])
+def test_publish_when_a_price_is_no_price_then_it_is_not_published(desk: Desk, price: int) -> None:
+    desk.publish(0, 500_000)
+    desk.publish(1, price)
+    quote = read_quote(desk.page, 0)
+    assert quote is not None
+    assert (quote.step, quote.mark, quote.index_price) == (0, 500_000, 0)
 
 
 def test_renew_when_ticks_and_venue_are_fresh_then_the_lease_lives(desk: Desk) -> None:

@@ -36,6 +36,7 @@ from tripgate.audit.record import Body
 from tripgate.gate.commit import Approved, read_entry
 from tripgate.gate.exits import issue_exit, issue_stop
 from tripgate.gate.slots import claim_strategy_slot
+from tripgate.gate.words import make_token
 from tripgate.machines import order as machine
 from tripgate.machines.order import Observed, OrderEvent
 from tripgate.messages import EventKind
@@ -206,6 +207,22 @@ def test_take_when_a_fill_crosses_its_cancel_then_it_is_booked_after_the_end(des
     kind, body = desk.events()[-1]
     assert kind is EventKind.FILL
     assert (body["token"], body["lots"]) == (live.order.token, 10)
+    slot, told = desk.told[-1]
+    assert (slot, told["event"], told["late"], told["lots"]) == (desk.slot, "fill", True, 10)
+    assert [event["event"] for _, event in desk.told].count("fill") == 1
+
+
+def test_take_when_a_late_fill_is_of_an_earlier_run_then_no_strategy_is_told(desk: Desk) -> None:
+    earlier = make_token(desk.page.epoch + 1, desk.slot, 1)
+    desk.fill(None, 1, 2, 2, client_id=desk.orders.client_id(earlier))
+    assert (desk.last()["token"], desk.told) == (earlier, [])
+
+
+def test_take_when_a_symbol_is_not_traded_then_its_fill_is_recorded_as_nobodys(
+    desk: Desk,
+) -> None:
+    desk.fill(None, 1, 2, 2, symbol="GONE/USDT:USDT")
+    assert (desk.last()["strategy"], desk.last()["symbol"]) == ("unattributed", "GONE/USDT:USDT")
 
 
 def test_take_when_a_sell_of_another_symbol_fills_then_sign_and_key_follow(desk: Desk) -> None:
@@ -312,9 +329,10 @@ def test_adopt_when_nothing_of_ours_explains_it_then_the_venues_word_says_what_i
     assert (live.is_stop, live.is_exit, live.opens) == (is_stop, is_exit, False)
 
 
-def test_key_of_symbol_when_it_is_not_traded_then_it_is_none(desk: Desk) -> None:
+def test_keys_of_symbol_when_it_is_not_traded_then_there_are_none(desk: Desk) -> None:
     symbols = (BTC, ETH, "X/USDT:USDT")
-    assert [desk.orders.key_of_symbol(symbol) for symbol in symbols] == [0, 1, -1]
+    assert [desk.orders.keys_of_symbol(symbol) for symbol in symbols] == [[0], [1], []]
+    assert [desk.orders.key_of(77, symbol) for symbol in symbols] == [0, 1, -1]
 
 
 def test_client_id_when_made_then_it_begins_with_the_installation(desk: Desk) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from actors import router as module
+from actors import router_requests as module
 from tests.unit.router_desk import MARK, Desk, carry_out, open_desk
 from tripgate.messages import EventKind
 from tripgate.page.layout import STOP_SLOT

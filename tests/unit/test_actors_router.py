@@ -20,13 +20,14 @@ from exchange_adapters.venue_port import (
     VenueOrder,
 )
 from tests.contract.local_bench import BTC
-from tests.tree_fixtures import MARKET_MS, PATIENCE_S, hold, until
+from tests.tree_fixtures import MARKET_MS, PATIENCE_S, hold, set_send_window, until
 from tests.unit.router_desk import MARK, STOP, Desk, carry_out, open_desk
 from tripgate.clock import host_ns
 from tripgate.errors import VenueUnknownError
 from tripgate.gate.commit import commit, read_entry
 from tripgate.gate.exits import issue_stop, wish_exit
 from tripgate.gate.settle import Settlement
+from tripgate.machines import unknown
 from tripgate.messages import EventKind
 from tripgate.page.layout import KEY, LEASE, PROTECTION, ROLE, SLOT, WATERMARK, stop_entry
 from tripgate.page.level import LevelWriter, set_level
@@ -53,8 +54,10 @@ def loses(monkeypatch: pytest.MonkeyPatch, *, arrives: bool) -> None:
 
 @pytest.fixture
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("VENUE_WINDOW_MS", "QUERY_APART_S", "PROBE_S"):
-        monkeypatch.setattr(module, name, 0.001)
+    monkeypatch.setattr(module, "PROBE_S", 0.001)
+    set_send_window(monkeypatch, 0)
+    for name in ("ANSWERS_APART_NS", "SKEW_NS"):
+        monkeypatch.setattr(unknown, name, 0)
 
 
 async def test_recover_when_an_entry_filled_while_nobody_listened_then_it_gets_its_stop(
@@ -90,7 +93,9 @@ async def test_recover_when_the_venue_knows_nothing_of_it_then_its_fate_is_unkno
     assert commit(desk.page, order)
     async with desk.router() as router:
         assert [body["token"] for body in desk.events(EventKind.ORDER_UNKNOWN)] == [order.token]
+        assert desk.events(EventKind.ORDER_SENT) == [], "whether it was sent is the question"
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(router.probe)
             nursery.start_soon(router.resolve)
             await until(lambda: bool(desk.events(EventKind.ORDER_DONE)))
             nursery.cancel_scope.cancel()
@@ -186,11 +191,13 @@ async def test_send_when_the_answer_is_lost_but_it_arrived_then_it_is_found_agai
         await carry_out(router)
         (live,) = router.orders.live.values()
         assert live.unknown
-        await router._query([live])
+        router.probed_ns = host_ns()
+        await router.fates.look()
         (found,) = router.orders.live.values()
         assert (found.unknown, found.approved) == (False, order)
-        await router._query([live])
-        assert list(router.orders.live.values()) == [found], "a stale question changes nothing"
+        assert desk.events(EventKind.ORDER_ACKNOWLEDGED)[-1]["found"] is True
+        await router.fates.look()
+        assert list(router.orders.live.values()) == [found], "nothing more is asked about it"
 
 
 @pytest.mark.parametrize("by_stream", [True, False])
@@ -217,32 +224,18 @@ async def test_send_when_a_stops_answer_is_lost_then_it_still_covers_its_positio
             router.events.append(OrderAccepted(MARKET_MS, live.client_id, BTC))
             router.take_events()
         else:
-            await router._query([live])
+            router.probed_ns = host_ns()
+            await router.fates.look()
         assert int(desk.page.rows(PROTECTION)["stop_token"][0]) == token
         assert router.duties.stops() == ([], [])
-
-
-@pytest.mark.usefixtures("_no_pauses")
-async def test_end_never_arrived_when_it_stands_after_all_then_it_is_not_ended(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loses(monkeypatch, arrives=True)
-    async with desk.router() as router:
-        router._put(("send", desk.approved(price=MARK - 5_000), {}))
-        await carry_out(router)
-
-        async def forgets(self: LocalVenue, client_id: str) -> None:
-            return None
-
-        monkeypatch.setattr(LocalVenue, "query", forgets)
-        await router._end_never_arrived(router._unknown())
-        assert [live.unknown for live in router.orders.live.values()] == [True]
 
 
 async def test_renew_when_fates_pile_up_or_the_probe_is_old_then_the_lease_is_given_up(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deadlines, now_ns = desk.page.rows(LEASE)["deadline_ns"], host_ns()
+    # Approved first: the lease that is renewed below is short, and a busy host slower.
+    order = desk.approved()
     async with desk.router() as router:
         router.renew(now_ns)
         assert int(deadlines[desk.place.role]) == 0, "never probed"
@@ -250,7 +243,7 @@ async def test_renew_when_fates_pile_up_or_the_probe_is_old_then_the_lease_is_gi
         router.renew(now_ns)
         assert int(deadlines[desk.place.role]) > now_ns
         loses(monkeypatch, arrives=False)
-        await router._send(desk.approved(), {})
+        await router._send(order, {})
         router.renew(now_ns)
         assert int(deadlines[desk.place.role]) > now_ns, "one of unknown fate is within bounds"
         router.renew(now_ns + module.PROBE_AGE_NS + 1)
@@ -291,6 +284,8 @@ async def test_work_when_the_page_calls_for_it_then_duties_are_queued_once(desk:
         desk.page.rows(KEY)["stop_ticks"][0] = STOP
         wish_exit(desk.page, 0, int(Level.HARD), MARKET_MS)
         set_level(desk.page, 0, LevelWriter.OPERATOR, Level.HARD)
+        desk.booked()
+        desk.all_acted()
         router.work(host_ns())
         jobs = [(kind, subject) for kind, subject, _ in router._jobs]
         assert [kind for kind, _ in jobs] == ["cancel", "send", "send", "account"]

@@ -2,8 +2,10 @@
 
 import os
 import struct
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,15 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "deep" / "router.sock"
         self.asked: list[tuple[int, Any]] = []
-        self.server = StrategyServer(self.path, self._handle)
+        self.strangers: set[int] = set()
+        self.server = StrategyServer(self.path, self._handle, self._owns)
 
     def _handle(self, slot: int, request: dict[str, Any]) -> str | None:
         self.asked.append((slot, request))
         return None if request.get("op") == "submit" else "no"
+
+    def _owns(self, pid: int, slot: int) -> bool:
+        return pid == os.getpid() and slot not in self.strangers
 
     @asynccontextmanager
     async def peer(self, hello: dict[str, Any] | None = None) -> AsyncIterator[FrameStream]:
@@ -95,6 +101,46 @@ async def test_hello_when_the_slot_cannot_be_then_it_is_refused(desk: Desk, slot
     async with desk.peer() as peer:
         answer = await ask(peer, {**HELLO, "slot": slot})
         assert answer == {"id": 1, "error": "a slot is 0 to 255"}
+    assert desk.server._peers == {}
+
+
+async def test_hello_when_the_slot_is_another_processs_then_it_is_refused_and_may_be_corrected(
+    desk: Desk,
+) -> None:
+    desk.strangers.add(16)
+    async with desk.peer() as peer:
+        answer = await ask(peer, HELLO)
+        assert answer == {"id": 1, "error": "slot 16 belongs to another process: attach again"}
+        assert await ask(peer, {"id": 2, "op": "submit", "token": 3}) == {"id": 2, "ok": True}
+        assert await ask(peer, {**HELLO, "id": 3, "slot": 17}) == {"id": 3, "ok": True}
+        await ask(peer, {"id": 4, "op": "submit"})
+    assert [slot for slot, _ in desk.asked] == [-1, 17]
+
+
+async def test_hello_when_another_process_connects_then_the_kernel_tells_which(desk: Desk) -> None:
+    asked = []
+
+    def owns(pid: int, slot: int) -> bool:
+        asked.append((pid, slot))
+        return False
+
+    desk.server._owns = owns
+    code = (
+        "import socket, struct, sys; from tripgate.frames import encode;"
+        "line = socket.socket(socket.AF_UNIX); line.connect(sys.argv[1]);"
+        "line.sendall(encode({'id': 1, 'op': 'hello', 'slot': 16}));"
+        "sys.stdout.buffer.write(line.recv(1000))"
+    )
+    async with trio.open_nursery() as nursery:
+        child = await nursery.start(
+            partial(
+                trio.run_process, [sys.executable, "-c", code, str(desk.path)], capture_stdout=True
+            )
+        )
+        with trio.fail_after(PATIENCE_S):
+            await child.wait()
+    assert asked == [(child.pid, 16)]
+    assert child.pid != os.getpid()
     assert desk.server._peers == {}
 
 
@@ -181,7 +227,7 @@ async def test_tell_when_a_peer_does_not_read_then_it_is_cut_off_and_others_hear
 
 
 def test_tell_when_the_server_does_not_run_then_it_is_a_bug(tmp_path: Path) -> None:
-    server = StrategyServer(tmp_path / "socket", lambda slot, request: None)
+    server = StrategyServer(tmp_path / "socket", lambda slot, request: None, lambda pid, slot: True)
     server.tell(16, {"event": "nobody"})
     server._peers[16] = [None]  # type: ignore[list-item]
     with pytest.raises(InvariantBroken):

@@ -41,7 +41,8 @@ from tripgate.messages import EventKind
 from tripgate.operator_file import read_records
 from tripgate.page.doorbell import Doorbell
 from tripgate.page.layout import ACCOUNT, ROLE
-from tripgate.page.level import LevelWriter, bump_generation, node_level, set_level, writer_level
+from tripgate.page.level import LevelWriter, node_level, set_level, writer_level
+from tripgate.page.limits import count_change
 from tripgate.page.mapping import Page
 from tripgate.reasons import Level
 from tripgate.units import PPM, money
@@ -228,7 +229,7 @@ def test_resume_when_a_live_breaker_does_not_act_then_it_exits_5(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        pytest.param(lambda page: bump_generation(page), "generation: ", id="trip"),
+        pytest.param(lambda page: count_change(page), "limits_version: ", id="limits"),
         pytest.param(
             lambda page: set_level(page, 1, LevelWriter.BREAKER, Level.SOFT),
             "level of venue:sim: NORMAL then, SOFT by breaker now", id="level-elsewhere",

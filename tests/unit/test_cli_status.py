@@ -11,9 +11,11 @@ import pytest
 
 from tests.unit.cli_pages import BREAKER, FEED, hold, make_instance
 from tripgate.cli.app import main
+from tripgate.clock import NS_PER_S, host_ns
 from tripgate.instance import InstanceLock, page_folder
 from tripgate.machines.breaker_types import Cause, CauseKey, CauseState, Verdict
-from tripgate.page.layout import ACCOUNT, KEY, LEASE, LIMIT, ROLE, SLOT
+from tripgate.page.board import Quote, write_quote
+from tripgate.page.layout import ACCOUNT, BOARD, KEY, LEASE, LIMIT, ROLE, SLOT
 from tripgate.page.level import LevelWriter, set_level
 from tripgate.reasons import DenyReason, Level
 from tripgate.units import INT_MAX
@@ -60,6 +62,39 @@ def test_status_when_nothing_is_wrong_then_it_says_open_and_shows_lease_ages(
         "breaker", "critical", "live", "ms", "4711", "0",
     )  # fmt: skip
     assert 0 <= int(age) < 3_600_000
+
+
+def test_status_when_ticks_were_published_then_the_board_shows_prices_and_ages(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = make_instance()
+    tick = Quote(500_000, 499_990, 499_950, 500_050, int(page.header["market_ms"]) - 250, 7, 0)
+    write_quote(page, 0, tick, host_ns() - NS_PER_S)
+    page.rows(BOARD)["bars"][0] = 12
+    assert main(["status", "--instance", "paper-1", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)["board"]["sim/BTC/USDT:USDT"]
+    assert row.pop("age_host_ms") >= 1_000
+    assert row == {
+        "mark": "50000.0", "index": None, "last": "49999.0", "bid": "49995.0", "ask": "50005.0",
+        "age_market_ms": 250, "bars": 12,
+    }  # fmt: skip
+    assert main(["status", "--instance", "paper-1"]) == 0
+    out = capsys.readouterr().out
+    lines = [line.split() for line in out.splitlines() if line.startswith("sim/BTC")]
+    assert lines[0][:8] == [
+        "sim/BTC/USDT:USDT", "50000.0", "-", "49995.0", "50005.0", "49999.0", "250", "ms",
+    ]  # fmt: skip
+    assert lines[0][-1] == "12"
+
+
+def test_status_when_a_row_cannot_be_read_then_no_price_is_made_up(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = make_instance()
+    page.rows(BOARD)["sequence"][0], page.rows(BOARD)["mark"][0] = 3, 500_000
+    assert main(["status", "--instance", "paper-1", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)["board"]["sim/BTC/USDT:USDT"]
+    assert {row[name] for name in row if name != "bars"} == {None}
 
 
 def test_status_when_the_root_is_dead_then_it_prints_the_last_state_and_exits_3(

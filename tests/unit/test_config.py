@@ -45,6 +45,7 @@ kind = "simulated"
 position_mode = "one-way"
 api_key = "env:BINANCE_KEY"
 starting_equity_reporting = 100000
+margin_buffer_reporting = 1000
 [instruments."binance-main/BTC/USDT:USDT"]
 gross_reporting_max = 30000
 net_reporting_max = 30000
@@ -114,9 +115,9 @@ def test_config_when_five_things_are_wrong_then_all_are_reported_with_lines_and_
         "'gross_reporting_max'?",
         't.toml:8: limits.portfolio.loss_reporting_max: expected a positive amount or "none", was '
         '"lots"',
-        f't.toml:28: instruments."{BTC}".collar_bps_max: expected a whole number from 1 to 10000, '
+        f't.toml:29: instruments."{BTC}".collar_bps_max: expected a whole number from 1 to 10000, '
         "was 0",
-        "t.toml:32: strategies.trend.instruments: there is no instrument "
+        "t.toml:33: strategies.trend.instruments: there is no instrument "
         f"'binance-main/BTX/USDT:USDT', did you mean '{BTC}'?",
     )
     assert problems == expected
@@ -173,7 +174,7 @@ def test_config_when_five_things_are_wrong_then_all_are_reported_with_lines_and_
         pytest.param(
             "[limits.assets.BTC]",
             "[limits.assets.ETH]",
-            f't.toml:24: limits.assets.BTC: missing, instruments."{BTC}" needs the table '
+            f't.toml:25: limits.assets.BTC: missing, instruments."{BTC}" needs the table '
             "[limits.assets.BTC]",
             id="no-asset-limits",
         ),
@@ -205,7 +206,7 @@ def test_config_when_five_things_are_wrong_then_all_are_reported_with_lines_and_
         ),
         pytest.param(
             f'instruments."{BTC}"]', 'instruments."binance-main/BTC/USD:BTC"]',
-            "quoted and settled in USDT, was BTC/USD:BTC", id="inverse",
+            "is quoted in USD, not in USDT: it needs the table [quotes.USD]", id="no-par",
         ),
         pytest.param(
             f'instruments."{BTC}"]', 'instruments."binance-main/BTC"]', "expected VENUE/BASE/QUOTE",
@@ -236,7 +237,7 @@ def test_config_when_a_section_is_not_a_table_then_it_says_so() -> None:
     assert any("strategies: missing, expected at least one" in line for line in problems)
 
 
-def test_config_when_two_strategies_share_an_instrument_then_it_is_refused() -> None:
+def test_config_when_two_strategies_share_an_instrument_then_it_must_say_so() -> None:
     second = f"""
 [strategies.fade]
 command = ["x"]
@@ -248,10 +249,17 @@ net_reporting_max = 1
 """
     (problem,) = problems_of(EXAMPLE + second)
     assert "belongs to strategy 'trend' already" in problem
+    assert f'write shared_instruments = true in [instruments."{BTC}"]' in problem
+    shared = changed("collar_bps_max = 200\n", "collar_bps_max = 200\nshared_instruments = true\n")
+    assert problems_or_none(shared + second) is None
+    unshared = shared.replace("shared_instruments = true", "shared_instruments = false")
+    (again,) = problems_of(unshared + second)
+    assert again.partition("strategies.")[2] == problem.partition("strategies.")[2]
 
 
 def test_config_when_a_table_is_over_its_bound_then_it_is_refused() -> None:
     venue = '[venues.v{0}]\nexchange = "x"\nkind = "live"\nposition_mode = "hedge"\n'
+    venue += "margin_buffer_reporting = 0\n"
     limits = "[limits.venues.v{0}]\ngross_reporting_max = 1\nnet_reporting_max = 1\n"
     many = "".join((venue + limits).format(number) for number in range(16))
     (problem,) = problems_of(EXAMPLE + many)

@@ -239,8 +239,10 @@ def test_gate_when_named_wrongly_then_the_error_names_what_there_is(running: Ben
     gate = Gate.attach(strategy="trend", instance="test")
     with pytest.raises(UsageError, match="unknown instrument alpha/DOGE"):
         gate.instrument("alpha", "DOGE")
-    with pytest.raises(UsageError, match="one-way"):
+    with pytest.raises(UsageError, match="does not trade alpha/BTC/USDT:USDT with position_side"):
         gate.instrument("alpha", "BTC/USDT:USDT", position_side="long")
+    with pytest.raises(UsageError, match="net, long or short, was 'up'"):
+        gate.instrument("alpha", "BTC/USDT:USDT", position_side="up")
     (running.page.folder / "control").chmod(0o644)
     with pytest.raises(PageError, match="open to others"):
         Gate.attach(strategy="trend")
@@ -251,7 +253,7 @@ def test_gate_when_the_strategy_does_not_list_an_instrument_then_there_is_no_han
 ) -> None:
     gate = Gate.attach(strategy="trend")
     monkeypatch.setattr("tripgate.gate.client.key_number", lambda *_: -1)
-    with pytest.raises(UsageError, match="'trend' does not list alpha/BTC"):
+    with pytest.raises(UsageError, match="'trend' does not trade alpha/BTC"):
         gate.instrument("alpha", "BTC/USDT:USDT")
 
 

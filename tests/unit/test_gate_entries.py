@@ -247,7 +247,7 @@ def test_close_when_open_then_its_side_is_charged_and_its_lots_are_held(bench: B
     assert (gross, long_side) == (BUY_MONEY, BUY_MONEY)
     assert short_side == -BUY_MONEY + 4 * 600_000
     assert closable_parts(int(bench.page.rows(KEY)["closable"][0])) == (10, 4)
-    assert bench.handle().check("-0.007", "60000").reason is DenyReason.EXIT_PENDING
+    assert bench.handle().check("-0.007", "60000.1").reason is DenyReason.EXIT_PENDING
     bench.settlement.fill(0, bench.settlement.find(order.token), -4, 6 * 600_000)
     bench.settlement.release(order.token)
     assert closable_parts(int(bench.page.rows(KEY)["closable"][0])) == (6, 0)

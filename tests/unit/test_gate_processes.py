@@ -96,10 +96,11 @@ class Tree:
         for slot in SLOTS:
             frames = list(self.reader.read(slot))
             for frame in frames:
-                assert frame.kind == EventKind.DECISION
+                assert frame.kind in (EventKind.DECISION, EventKind.DENIALS_MERGED)
                 assert frame.sequence == self.sequences[slot] + 1
                 self.sequences[slot] = frame.sequence
-                if token := int.from_bytes(frame.payload[:8], "little"):
+                token = int.from_bytes(frame.payload[:8], "little")
+                if token and frame.kind == EventKind.DECISION:
                     self.tokens[slot].append(token)
             if frames:
                 self.page.rows(WATERMARK)["sequence"][slot] = frames[-1].sequence

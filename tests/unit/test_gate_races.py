@@ -26,8 +26,7 @@ from tests.gate_fixtures import (
     numbers,
 )
 from tripgate.clock import NS_PER_S, host_ns
-from tripgate.gate import check as gate_check
-from tripgate.gate import reserve, words
+from tripgate.gate import close, guards, opening, reserve, section, words
 from tripgate.gate.repair import freeze, thaw
 from tripgate.page import atomics
 from tripgate.page.layout import (
@@ -122,7 +121,7 @@ def test_P4_close_when_the_freeze_outlasts_its_patience_then_it_is_granted(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if atomics.INTERPRETED:
-        monkeypatch.setattr(gate_check, "FREEZE_TRIES", HOOKED_TRIES)
+        monkeypatch.setattr(section, "FREEZE_TRIES", HOOKED_TRIES)
     bench.hold(10)
     handle = bench.handle()
     freeze(bench.page, KEEPER)
@@ -171,7 +170,7 @@ def test_check_when_something_moves_after_the_reserve_then_all_is_given_back(
 ) -> None:
     handle = bench.handle()
     bench.page.rows(STRATEGY)["orders_per_second_max"][TREND] = 5
-    after(monkeypatch, gate_check, "reserve_nodes", lambda: move(bench))
+    after(monkeypatch, opening, "reserve_nodes", lambda: move(bench))
     assert numbers(handle.check(*BUY)) == expected
     assert set(bench.sums().values()) == {(0, 0, 0)}
     assert not bench.page.rows(CLAIM)["lots"].any()
@@ -219,7 +218,8 @@ def test_check_when_a_word_of_an_opening_is_never_still_then_it_ends_and_nothing
     reason: DenyReason,
 ) -> None:  # fmt: skip
     handle, before = bench.handle(), bench.shared_words()
-    monkeypatch.setattr(gate_check, "CAS_TRIES", HOOKED_TRIES)
+    for module in (opening, guards):
+        monkeypatch.setattr(module, "CAS_TRIES", HOOKED_TRIES)
     lost = lose_swaps(monkeypatch, bench.page.address(table, row, field))
     assert handle.check(*BUY).reason is reason
     assert len(lost) == HOOKED_TRIES
@@ -227,14 +227,15 @@ def test_check_when_a_word_of_an_opening_is_never_still_then_it_ends_and_nothing
 
 
 @interpreted_only
-def test_close_when_its_closable_word_is_never_still_then_it_is_pending(
+def test_close_when_its_closable_word_is_never_still_then_it_merges_and_holds_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.hold(10)
     handle, before = bench.handle(), bench.shared_words()
-    monkeypatch.setattr(gate_check, "CAS_TRIES", HOOKED_TRIES)
+    monkeypatch.setattr(close, "CAS_TRIES", HOOKED_TRIES)
     lose_swaps(monkeypatch, bench.page.address(KEY, 0, "closable"))
-    assert handle.check("-0.01", "60000").reason is DenyReason.EXIT_PENDING
+    assert handle.check("-0.01", "60000").reason is DenyReason.EXIT_IN_PROGRESS
+    assert int(bench.page.rows(KEY)["exit_lots"][0]) == 10
     assert bench.shared_words() == before
 
 
@@ -244,7 +245,7 @@ def test_close_when_the_position_goes_meanwhile_then_it_is_mixed_and_holds_nothi
 ) -> None:
     bench.hold(10)
     handle = bench.handle()
-    after(monkeypatch, gate_check, "find_entry", lambda: bench.hold(-10))
+    after(monkeypatch, close, "find_entry", lambda: bench.hold(-10))
     decision = handle.check("-0.01", "60000")
     assert numbers(decision) == (DenyReason.MIXED, BTC_SCOPE, 0, 0, 10)
     assert int(bench.page.rows(KEY)["closable"][0]) == 0
@@ -267,7 +268,7 @@ def test_overshoot_when_a_limit_is_cut_right_after_a_grant_then_it_shows(
 ) -> None:
     handle = bench.handle()
     row = bench.page.rows(LIMIT)[0]
-    after(monkeypatch, gate_check, "_take", lambda: row.__setitem__("gross_max", 1))
+    after(monkeypatch, opening, "take", lambda: row.__setitem__("gross_max", 1))
     assert handle.check(*BUY)
     assert int(bench.page.rows(SLOT)["overshoot_max"][bench.slots[TREND]]) == 6_000_000 - 1
 

@@ -83,18 +83,19 @@ def test_client_id_when_it_is_not_ours_then_it_names_no_token(foreign: str) -> N
 def test_record_when_unpacked_then_every_word_is_where_it_was_put(
     words: list[int], reason: int
 ) -> None:
-    words[FIELDS.index("outcome")] = reason | 3 << 16 | 2 << 32
+    words[FIELDS.index("outcome")] = reason | 3 << 16 | 2 << 32 | 6 << 40 | -5 << 48
     words[FIELDS.index("scope_ids")] = 9 | 8 << 32
     words[FIELDS.index("limits")] = 4 | 7 << 32
     record = unpack_record(struct.pack("<32q", *words))
     assert (record.reason or 0) == reason
-    assert record.approved is (reason == 0)
+    assert record.approved is (words[0] > 0)
+    assert record.would_deny is (words[0] > 0 and reason > 0)
     assert (record.flags, record.level, record.strategy, record.instrument) == (3, 2, 9, 8)
     assert (record.limits_version, record.epoch, record.token) == (4, 7, words[0])
     packed_away = {"token", "outcome", "scope_ids", "limits"}
     assert record.values == {
         name: words[index] for index, name in enumerate(FIELDS) if name not in packed_away
-    }
+    } | {"lease_role": 6, "scope": -5}
     assert record.gross_before + record.side_before == tuple(words[len(FIELDS) :])
 
 

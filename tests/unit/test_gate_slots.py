@@ -1,4 +1,4 @@
-"""Slots and repair: who may take a slot over, and how the page is made true after a death."""
+"""Slots: who may take one, take one over, and give one back."""
 
 import os
 import subprocess
@@ -8,34 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.gate_fixtures import (
-    ALPHA_ROUTER,
-    BTC,
-    ETH,
-    HEDGE,
-    KEEPER,
-    MARKET_MS,
-    TREND,
-    Bench,
-    entries_in,
-    make_bench,
-)
-from tripgate.errors import InvariantBroken, PageError
-from tripgate.gate import repair, slots
-from tripgate.gate.commit import commit, find_reserved
-from tripgate.gate.exits import issue_exit
-from tripgate.gate.repair import Truth, freeze, rebuild, thaw
-from tripgate.gate.slots import claim_strategy_slot, take_role_slot
-from tripgate.gate.words import FREE, RELEASING, RESERVED, RESERVING, STATE_MASK, entry_word
+from tests.gate_fixtures import ALPHA_ROUTER, HEDGE, TREND, Bench, make_bench
+from tripgate.errors import PageError
+from tripgate.gate import slots
+from tripgate.gate.slots import claim_strategy_slot, release_slot, take_role_slot
 from tripgate.page import atomics
-from tripgate.page.layout import CLAIM, ENTRY, KEY, NO_GRANT, ROLE_SLOTS, SLOT, SUM
+from tripgate.page.layout import NO_GRANT, ROLE_SLOTS, SLOT
 from tripgate.page.ring import RingWriter
 from tripgate.processes import process_start_time
 
 pytestmark = pytest.mark.kernels
 BUY = ("0.01", "60000", "59000")
-BUY_MONEY = 6_000_000
-NOTHING = (0, 0, 0)
 DEAD_PID = 2**22 + 1
 """No Linux process can have it."""
 
@@ -84,9 +67,10 @@ def test_slot_when_it_is_a_roles_then_its_incarnation_is_written(bench: Bench) -
 def test_slot_when_a_dead_role_left_its_section_odd_then_the_successor_ends_it(
     bench: Bench,
 ) -> None:
-    bench.page.rows(SLOT)["section"][ALPHA_ROUTER] = 7
+    row = bench.page.rows(SLOT)[ALPHA_ROUTER]
+    row["section"], row["exit_section"] = 7, 3
     take_role_slot(bench.page, ALPHA_ROUTER, 2)
-    assert int(bench.page.rows(SLOT)["section"][ALPHA_ROUTER]) == 8
+    assert (int(row["section"]), int(row["exit_section"])) == (8, 4)
 
 
 def release_all(bench: Bench) -> None:
@@ -118,10 +102,23 @@ def leave_inside_a_section(bench: Bench, slot: int) -> None:
     bench.page.rows(SLOT)["section"][slot] = 1
 
 
-@pytest.mark.parametrize(
-    "pending",
-    [leave_reserved, leave_releasing, leave_not_freed, leave_not_drained, leave_inside_a_section],
-)
+def leave_inside_an_exit(bench: Bench, slot: int) -> None:
+    release_all(bench)
+    bench.page.rows(SLOT)["exit_section"][slot] = 1
+
+
+def leave_merged_denials(bench: Bench, slot: int) -> None:
+    release_all(bench)
+    bench.page.rows(SLOT)["merged_count"][slot] = 1
+
+
+PENDING = (
+    leave_reserved, leave_releasing, leave_not_freed, leave_not_drained, leave_inside_a_section,
+    leave_inside_an_exit, leave_merged_denials,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("pending", PENDING)
 def test_slot_when_its_owner_is_dead_but_something_is_pending_then_it_is_not_reused(
     bench: Bench, pending: Callable[[Bench, int], None]
 ) -> None:
@@ -197,108 +194,59 @@ def test_slot_when_another_process_was_first_then_the_next_one_is_taken(
     assert claim_strategy_slot(bench.page, TREND) == ROLE_SLOTS + 1
 
 
-def test_freeze_when_a_living_process_stays_inside_then_the_keeper_crashes(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(repair, "QUIET_WAIT_NS", 20_000_000)
-    bench.handle()
-    slot = bench.slots[TREND]
-    bench.page.rows(SLOT)["section"][slot] = 1
-    with pytest.raises(InvariantBroken, match="do not leave"):
-        freeze(bench.page, KEEPER)
-    let_die(bench, slot)
-    freeze(bench.page, KEEPER)
-    assert int(bench.page.header["freeze"]) == 1
-    bench.page.rows(SLOT)["section"][KEEPER] = 1
-    freeze(bench.page, KEEPER)
-    thaw(bench.page)
-    assert int(bench.page.header["freeze"]) == 0
-
-
-def spoil(bench: Bench) -> None:
-    """Overwrite every word that is a sum of others."""
-    for name in ("gross", "long_worst", "short_worst"):
-        bench.page.rows(SUM)[name][:] = 123_456_789
-    bench.page.rows(CLAIM)["lots"][:] = -77
-    bench.page.rows(KEY)["closable"][:] = 5
-
-
-def a_bit_of_everything(bench: Bench) -> Truth:
-    """Make a position, an opening half filled, a close half filled, an exit and a reservation."""
-    bench.hold(20)
-    opening = bench.handle(ETH).check("-0.05", "3000", "3010").token
-    order = find_reserved(bench.page, opening, bench.slots[TREND])
-    assert order is not None
-    assert commit(bench.page, order)
-    bench.settlement.fill(bench.key(ETH), bench.settlement.find(opening), -2, -600_000)
-    closing = bench.handle().check("-0.005", "60000").token
-    bench.settlement.fill(0, bench.settlement.find(closing), -2, 18 * 600_000)
-    assert bench.handle(BTC, HEDGE).check(*BUY)
-    assert issue_exit(bench.page, RingWriter(bench.page, ALPHA_ROUTER), 0, MARKET_MS)
-    released = bench.handle().check(*BUY).token
-    assert bench.settlement.release(released)
-    return Truth(
-        positions={0: 18, bench.key(ETH): -2},
-        charged={0: 18 * 600_000, bench.key(ETH): -600_000},
-        filled={opening: 2, closing: 2},
-    )
-
-
-def test_repair_when_every_sum_is_wrong_then_they_equal_entries_and_positions_again(
+def test_slot_when_its_owner_died_with_merged_denials_then_they_are_posted_and_it_is_free(
     bench: Bench,
 ) -> None:
-    truth = a_bit_of_everything(bench)
-    expected = bench.shared_words()
-    spoil(bench)
-    assert bench.shared_words() != expected
-    freeze(bench.page, KEEPER)
-    rebuild(bench.page, truth)
-    assert bench.shared_words() == expected
-    rebuild(bench.page, truth)
-    thaw(bench.page)
-    assert bench.shared_words() == expected
-    assert bench.sums()["portfolio"][0] == 18 * 600_000 + 1_500_000 + BUY_MONEY
-
-
-def test_repair_when_a_client_died_in_the_middle_of_a_check_then_its_half_is_undone(
-    bench: Bench,
-) -> None:
-    bench.handle()
+    handle = bench.handle()
     slot = bench.slots[TREND]
-    row = bench.page.slot_entries(slot)
-    bench.page.rows(ENTRY)["word"][row] = entry_word(5, RESERVING)
-    bench.page.rows(SLOT)["section"][slot] = 1
-    bench.page.rows(SUM)["gross"][:3] += BUY_MONEY
-    bench.page.rows(CLAIM)["lots"][BTC] = 10
+    for _ in range(3):
+        assert not handle.check("0.01", "60000")
+    assert int(bench.page.rows(SLOT)["merged_count"][slot]) == 2
     let_die(bench, slot)
-    assert claim_strategy_slot(bench.page, TREND) == slot + 1
-    freeze(bench.page, KEEPER)
-    rebuild(bench.page, Truth({}, {}, {}))
-    thaw(bench.page)
-    assert set(bench.sums().values()) == {NOTHING}
-    assert int(bench.page.rows(CLAIM)["lots"][BTC]) == 0
-    assert int(bench.page.rows(ENTRY)["word"][row]) & STATE_MASK == FREE
-    assert int(bench.page.rows(SLOT)["section"][slot]) == 2
+    bench.settlement.free_durable()
+    assert int(bench.page.rows(SLOT)["merged_count"][slot]) == 0
+    bench.make_durable()
     assert claim_strategy_slot(bench.page, TREND) == slot
 
 
-def test_repair_when_a_living_client_is_about_to_reserve_then_its_entry_is_left_alone(
-    bench: Bench,
+@pytest.mark.parametrize("pending", PENDING[:4])
+def test_slot_when_given_back_with_something_pending_then_it_is_not_reused(
+    bench: Bench, pending: Callable[[Bench, int], None]
 ) -> None:
-    bench.handle()
-    row = bench.page.slot_entries(bench.slots[TREND])
-    bench.page.rows(ENTRY)["word"][row] = entry_word(5, RESERVING)
-    rebuild(bench.page, Truth({}, {}, {}))
-    assert list(entries_in(bench, RESERVING)) == [row]
+    assert bench.handle().check(*BUY)
+    slot = bench.slots[TREND]
+    assert release_slot(bench.page, slot)
+    pending(bench, slot)
+    assert claim_strategy_slot(bench.page, TREND) == slot + 1
 
 
-def test_repair_when_the_keeper_died_while_releasing_then_nothing_of_it_counts(
-    bench: Bench,
+def test_slot_when_a_living_process_comes_and_goes_then_slots_never_run_out(bench: Bench) -> None:
+    count = bench.page.layout.capacities.slots
+    for _ in range(2 * count):
+        bench.slots.clear()
+        assert bench.handle().check(*BUY)
+        assert release_slot(bench.page, bench.slots[TREND])
+        release_all(bench)
+    assert bench.slots[TREND] == ROLE_SLOTS
+
+
+def test_slot_when_it_is_not_ours_then_it_cannot_be_given_back(bench: Bench, stranger: int) -> None:
+    slot = claim_strategy_slot(bench.page, TREND)
+    row = bench.page.rows(SLOT)[slot]
+    mine = int(row["pid"]), int(row["start_time"])
+    row["pid"], row["start_time"] = stranger, process_start_time(stranger)
+    assert not release_slot(bench.page, slot)
+    assert int(row["start_time"]) == process_start_time(stranger)
+    row["pid"], row["start_time"] = mine
+    assert release_slot(bench.page, slot)
+    assert not release_slot(bench.page, slot), "once is enough"
+
+
+@pytest.mark.parametrize("counter", ["section", "exit_section"])
+def test_slot_when_a_check_was_cut_short_in_it_then_it_is_kept_for_repair(
+    bench: Bench, counter: str
 ) -> None:
-    token = bench.handle().check(*BUY).token
-    (row,) = entries_in(bench, RESERVED)
-    bench.page.rows(ENTRY)["word"][row] = entry_word(token, RELEASING)
-    assert bench.sums()["portfolio"][0] == BUY_MONEY
-    rebuild(bench.page, Truth({}, {}, {}))
-    assert set(bench.sums().values()) == {NOTHING}
-    assert int(bench.page.rows(ENTRY)["charged"][row]) == 0
+    slot = claim_strategy_slot(bench.page, TREND)
+    bench.page.rows(SLOT)[counter][slot] = 1
+    assert not release_slot(bench.page, slot)
+    assert int(bench.page.rows(SLOT)["start_time"][slot]) > 0

@@ -18,6 +18,7 @@ from tripgate.machines.book import (
     Position,
     PositionMoved,
     Releasable,
+    Resolved,
     Terminal,
 )
 
@@ -194,3 +195,42 @@ def test_book_when_a_checkpoint_names_the_unknown_then_it_raises(key: Key) -> No
 def test_book_when_a_lot_is_worth_nothing_then_it_is_refused() -> None:
     with pytest.raises(InvariantBroken, match="worth"):
         book.new_book({0: BookInstrument(Fraction(0))}, 1, {})
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        (Resolved(7, 9, 0, 1, 5, 10), "its owner is unknown"),
+        (Resolved(7, 1, 9, 1, 5, 10), "its owner is unknown"),
+        (Resolved(0, 1, 0, 1, 5, 10), "its owner is unknown"),
+        (Resolved(7, 1, 0, 2, 5, 10), "resolved as 5 lots"),
+        (Resolved(7, 1, 0, 1, -1, 10), "resolved as -1 lots"),
+        (Resolved(7, 1, 0, 1, 5, 0), "at a price of 0 ticks"),
+    ],
+)
+def test_book_when_an_operators_word_cannot_be_true_then_it_raises(
+    message: Resolved, says: str
+) -> None:
+    with pytest.raises(InvariantBroken, match=says):
+        book.step(new(), message, 0)
+
+
+def test_book_when_words_wait_for_too_many_trades_then_it_raises(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(book, "TOKENS_MAX", 1)
+    one, _ = book.step(new(), Resolved(7, 1, 0, 1, 5, 10), 0)
+    with pytest.raises(InvariantBroken, match="vouched for"):
+        book.step(one, Resolved(8, 1, 0, 1, 5, 10), 0)
+
+
+def test_book_when_a_word_is_repeated_then_it_counts_once_and_is_restored() -> None:
+    once, effects = book.step(new(), Resolved(7, 1, 0, -1, 5, 10), 0)
+    assert effects[0] == book.PositionMoved(Key(1, 0), 0, -5)
+    again, effects = book.step(once, Resolved(7, 1, 0, -1, 5, 10), 0)
+    assert (again, effects) == (once, (book.Releasable(7, 5),))
+    restored, _ = book.step(new(), book.checkpoint(once), 0)
+    assert restored.assumed == once.assumed
+    # A trade of the other side is no trade of that order.
+    other, _ = book.step(restored, Fill(1, 7, 1, 0, 2, 10, 0, 0), 0)
+    assert other.assumed == once.assumed

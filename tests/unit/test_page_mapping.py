@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,17 @@ import numpy as np
 import pytest
 
 from tests.gate_fixtures import INSTRUMENTS, SCOPES, make_bench, make_names
-from tripgate.errors import PageError, StateUnwritableError, UsageError
+from tripgate.errors import (
+    PageDamagedError,
+    PageError,
+    PageForeignError,
+    PageMissingError,
+    PageReplacedError,
+    PageTruncatedError,
+    PageVersionError,
+    StateUnwritableError,
+    UsageError,
+)
 from tripgate.page import mapping
 from tripgate.page.layout import (
     CONTROL_HEADER,
@@ -79,14 +90,14 @@ def test_page_when_made_then_only_the_owner_may_look(folder: Path) -> None:
 
 
 def test_page_when_missing_then_the_message_says_what_to_run(isolated_folders: Path) -> None:
-    with pytest.raises(PageError, match="is the instance running"):
+    with pytest.raises(PageMissingError, match="is the instance running"):
         open_page(isolated_folders / "page")
 
 
 @pytest.mark.parametrize("name", ["control", "counters"])
 def test_page_when_open_to_others_then_it_is_refused(folder: Path, name: str) -> None:
     (folder / name).chmod(0o640)
-    with pytest.raises(PageError, match="open to others"):
+    with pytest.raises(PageForeignError, match="open to others"):
         open_page(folder)
 
 
@@ -98,14 +109,14 @@ def test_page_when_it_belongs_to_another_then_it_is_refused(
         os.chown(folder / name, 1, -1)
     else:  # only root can give a file away: be somebody else instead
         monkeypatch.setattr(os, "geteuid", lambda: 0)
-    with pytest.raises(PageError, match="another user"):
+    with pytest.raises(PageForeignError, match="another user"):
         open_page(folder)
 
 
 def test_page_when_it_is_a_link_then_it_is_not_followed(folder: Path) -> None:
     (folder / "control").rename(folder / "elsewhere")
     (folder / "control").symlink_to(folder / "elsewhere")
-    with pytest.raises(PageError, match="no page at"):
+    with pytest.raises(PageMissingError, match="no page at"):
         open_page(folder)
 
 
@@ -114,40 +125,106 @@ def test_page_when_it_is_a_link_then_it_is_not_followed(folder: Path) -> None:
     [
         ("control", 100, "cut off"),
         ("counters", 0, "cut off"),
-        ("control", 8192, "another layout"),
-        ("counters", 8192, "another layout"),
+        ("control", 8192, "cut off"),
+        ("counters", 8192, "cut off"),
     ],
 )
 def test_page_when_truncated_then_it_is_refused(
     folder: Path, name: str, size: int, words: str
 ) -> None:
     os.truncate(folder / name, size)
-    with pytest.raises(PageError, match=words):
+    with pytest.raises(PageTruncatedError, match=words):
         open_page(folder)
 
 
 @pytest.mark.parametrize(
-    ("name", "table", "field", "value", "words"),
+    ("name", "table", "field", "value", "fault"),
     [
-        ("control", CONTROL_HEADER, "magic", 1, "not a page of this version"),
-        ("counters", COUNTERS_HEADER, "magic", 1, "not a page of this version"),
-        ("control", CONTROL_HEADER, "layout_version", 99, "not a page of this version"),
-        ("counters", COUNTERS_HEADER, "layout_version", 99, "not a page of this version"),
-        ("control", CONTROL_HEADER, "layout_hash", 1, "another layout"),
-        ("control", CONTROL_HEADER, "directory", 3, "another layout"),
-        ("control", CONTROL_HEADER, "directory", 0, "damaged"),
-        ("control", CONTROL_HEADER, "directory", -5, "damaged"),
-        ("control", CONTROL_HEADER, "directory", 1 << 40, "damaged"),
-        ("counters", COUNTERS_HEADER, "epoch", 8, "being replaced"),
-        ("control", CONTROL_HEADER, "names_bytes", 5, "names are damaged"),
+        ("control", CONTROL_HEADER, "magic", 1, PageVersionError),
+        ("counters", COUNTERS_HEADER, "magic", 1, PageVersionError),
+        ("control", CONTROL_HEADER, "layout_version", 99, PageVersionError),
+        ("counters", COUNTERS_HEADER, "layout_version", 99, PageVersionError),
+        ("control", CONTROL_HEADER, "layout_hash", 1, PageVersionError),
+        ("counters", COUNTERS_HEADER, "layout_hash", 1, PageVersionError),
+        ("control", CONTROL_HEADER, "directory", 3, PageVersionError),
+        ("control", CONTROL_HEADER, "directory", 60_000, PageTruncatedError),
+        ("control", CONTROL_HEADER, "directory", 0, PageDamagedError),
+        ("control", CONTROL_HEADER, "directory", -5, PageDamagedError),
+        ("control", CONTROL_HEADER, "directory", 1 << 40, PageDamagedError),
+        ("counters", COUNTERS_HEADER, "epoch", 8, PageReplacedError),
+        ("control", CONTROL_HEADER, "names_bytes", 5, PageDamagedError),
+        ("control", CONTROL_HEADER, "names_bytes", -1, PageDamagedError),
+        ("control", CONTROL_HEADER, "names_offset", 1 << 40, PageDamagedError),
     ],
 )
 def test_page_when_a_header_word_is_wrong_then_it_is_refused(
-    folder: Path, name: str, table: Table, field: str, value: int, words: str
+    folder: Path, name: str, table: Table, field: str, value: int, fault: type[PageError]
 ) -> None:
     write_word(folder / name, table, field, value)
-    with pytest.raises(PageError, match=words):
+    with pytest.raises(fault):
         open_page(folder)
+
+
+@pytest.mark.parametrize("control_writable", [True, False])
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_page_when_something_else_has_the_name_then_it_is_refused(
+    folder: Path, make: Callable[[Path, int], None], control_writable: bool
+) -> None:
+    (folder / "control").unlink()
+    make(folder / "control", 0o700)
+    with pytest.raises((PageDamagedError, PageMissingError)):
+        open_page(folder, control_writable=control_writable)
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"", b"\x00" * 40, b"\xff" * 40, b"{}", b"\xc1garbage"], ids=repr
+)
+def test_page_when_its_names_are_garbage_then_it_is_refused(folder: Path, garbage: bytes) -> None:
+    offset = int(open_page(folder).header["names_offset"])
+    with (folder / "control").open("r+b") as file:
+        file.seek(offset)
+        file.write(garbage.ljust(60, b"\x00"))
+    with pytest.raises(PageDamagedError):
+        open_page(folder)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(b"0.001", b"0.002"), (b"alpha", b"gamma"), (b"trend", b"other")]
+)
+def test_page_when_its_units_are_not_those_it_was_made_for_then_it_is_refused(
+    folder: Path, before: bytes, after: bytes
+) -> None:
+    data = (folder / "control").read_bytes()
+    assert before in data
+    (folder / "control").write_bytes(data.replace(before, after))
+    with pytest.raises(PageVersionError, match="other instruments"):
+        open_page(folder)
+
+
+def test_page_when_its_folder_is_open_to_others_then_it_is_neither_made_nor_opened(
+    folder: Path,
+) -> None:
+    folder.chmod(0o777)
+    with pytest.raises(PageForeignError, match="remove it"):
+        open_page(folder)
+    with pytest.raises(PageForeignError, match="remove it"):
+        make_bench(folder)
+
+
+def test_units_hash_when_limits_or_places_differ_then_it_is_the_same(folder: Path) -> None:
+    page = open_page(folder, control_writable=True)
+    page.rows(LIMIT)["gross_max"][:] = 1
+    moved = replace(make_names({"alpha": "/elsewhere"}), state_folder="/elsewhere", instance="x")
+    assert open_page(folder).names.units_hash == moved.units_hash
+    other = replace(INSTRUMENTS[0], contract_size="10")
+    changed = replace(moved, instruments=(other, *INSTRUMENTS[1:]))
+    assert changed.units_hash != moved.units_hash
+
+
+def test_page_when_it_has_several_quotes_then_it_opens_again(isolated_folders: Path) -> None:
+    capacities = replace(SMALL, quotes=3)
+    create_page(isolated_folders / "page", capacities, make_names(), epoch=1, shadow=False)
+    assert open_page(isolated_folders / "page").layout.capacities == capacities
 
 
 def test_page_when_replaced_by_a_new_run_then_the_old_mapping_stays_with_the_old_file(

@@ -15,6 +15,7 @@ from tripgate.gate.words import COMMITTED
 from tripgate.page.layout import (
     ENTRY,
     HOLDER,
+    INSTRUMENT,
     RING,
     RING_BYTES,
     RING_EXIT_RESERVE,
@@ -255,6 +256,7 @@ def test_P4_close_when_the_ring_is_full_beyond_the_reserve_then_it_is_granted_an
     bench: Bench,
 ) -> None:
     bench.hold(40)
+    bench.page.rows(INSTRUMENT)["resting_max"] = 40
     handle = bench.handle()
     writer = RingWriter(bench.page, bench.slots[TREND])
     while RING_BYTES - int(bench.page.rows(SLOT)["ring_head"][bench.slots[TREND]]) > (

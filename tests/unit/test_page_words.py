@@ -78,9 +78,9 @@ def read(bench: Bench, instrument: int) -> tuple[int, list[int]]:
 
 
 def test_board_when_written_then_both_readers_see_the_whole_row(bench: Bench) -> None:
-    write_quote(bench.page, BTC, Quote(11, 12, 13, 14, 15, 16, 0), 17)
+    write_quote(bench.page, BTC, Quote(11, 12, 13, 14, 15, 16, 0, index_price=10), 17)
     assert read(bench, BTC) == (4, [11, 12, 13, 14, 15, 16])
-    assert read_quote(bench.page, BTC) == Quote(11, 12, 13, 14, 15, 16, 4)
+    assert read_quote(bench.page, BTC) == Quote(11, 12, 13, 14, 15, 16, 4, 10, 17)
     assert int(bench.page.rows(BOARD)["ticks"][BTC]) == 2
     assert read(bench, BETA_BTC)[1][0] == MARKS[BETA_BTC]
 

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tripgate.processes import ORPHAN_EXIT_CODE, is_alive, kill_if_same, process_start_time
+from tripgate.clock import NS_PER_S, host_ns
+from tripgate.processes import (
+    ORPHAN_EXIT_CODE,
+    is_alive,
+    kill_and_wait,
+    kill_if_same,
+    process_start_time,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60.0
@@ -17,6 +24,12 @@ GUARDED = (
     "import sys, threading; from tripgate.processes import exit_with\n"
     "exit_with(int(sys.argv[1])); print('guarded', flush=True); threading.Event().wait()"
 )
+HEADLESS = (
+    "import ctypes, threading\n"
+    "threading.Thread(target=lambda: (print('on', flush=True), input())).start()\n"
+    "ctypes.CDLL(None).pthread_exit(None)"
+)
+"""Its main thread ends while another goes on."""
 
 
 @pytest.fixture
@@ -78,6 +91,32 @@ def test_kill_if_same_when_the_row_was_never_written_then_nobody_is_killed(pid: 
 
 def test_kill_if_same_when_the_process_is_gone_then_it_says_so() -> None:
     assert not kill_if_same(gone_pid(), 1, signal.SIGKILL)
+
+
+def test_process_start_time_when_only_the_main_thread_ended_then_it_is_alive() -> None:
+    command = [sys.executable, "-c", HEADLESS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"on\n"
+        give_up_ns = host_ns() + int(PATIENCE_S * NS_PER_S)
+        while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            assert host_ns() < give_up_ns
+        start = process_start_time(process.pid)
+        assert start > 0
+        assert kill_and_wait(process.pid, start, PATIENCE_S)
+        assert process_start_time(process.pid) == 0
+
+
+def test_kill_and_wait_when_the_process_is_stopped_then_it_has_ended_afterwards(
+    sleeper: "subprocess.Popen[bytes]",
+) -> None:
+    sleeper.send_signal(signal.SIGSTOP)
+    start = process_start_time(sleeper.pid)
+    assert kill_and_wait(sleeper.pid, start + 1, PATIENCE_S), "that one is gone already"
+    assert is_alive(sleeper.pid, start)
+    assert kill_and_wait(sleeper.pid, start, PATIENCE_S)
+    assert not is_alive(sleeper.pid, start)
+    assert kill_and_wait(gone_pid(), start, PATIENCE_S)
 
 
 def test_exit_with_when_the_guarded_one_dies_then_the_guard_ends_at_once(

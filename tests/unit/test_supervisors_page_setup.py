@@ -136,7 +136,7 @@ def test_make_page_when_there_are_two_venues_then_a_role_counts_at_its_own_only(
     extra = (
         "[limits.venues.other]\ngross_reporting_max = 7\nnet_reporting_max = 6\n"
         '[venues.other]\nexchange = "binanceusdm"\nkind = "simulated"\nposition_mode = "one-way"\n'
-        "starting_equity_reporting = 5\n"
+        "starting_equity_reporting = 5\nmargin_buffer_reporting = 0\n"
     )
     config = load_text(names + extra, "two", {}).config
     told = facts((BTC,)) | {"other": replace(facts((ETH,))["sim"], starting_money=money(5))}

@@ -9,7 +9,7 @@ from actors.audit_writer import Drain
 from supervisors.summary import summarise
 from tests.tree_fixtures import EQUITY, MARKET_MS, approve, hold, mark, paper_page, service
 from tripgate.audit.store import LogWriter
-from tripgate.gate.client import InstrumentHandle
+from tripgate.gate.handle import InstrumentHandle
 from tripgate.gate.slots import claim_strategy_slot
 from tripgate.messages import EventKind
 from tripgate.page.layout import ACCOUNT, PROTECTION, ROLE

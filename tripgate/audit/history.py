@@ -1,4 +1,4 @@
-"""What has been traded so far: fills and ended orders, from the log and from what is not yet in it.
+"""What has been traded so far: fills and what became of orders, from the log and the rings.
 
 The rings are read first and the log second: a record that moves from one to the other meanwhile is
 seen twice and recognised by (epoch, slot, sequence), never missed.
@@ -14,6 +14,15 @@ from tripgate.page.layout import RING_BYTES
 from tripgate.page.mapping import Page
 from tripgate.page.ring import RingReader
 
+TRADED = (
+    EventKind.FILL,
+    EventKind.ORDER_DONE,
+    EventKind.ORDER_RESOLVED,
+    EventKind.ORDER_UNKNOWN,
+    EventKind.ORDER_ACKNOWLEDGED,
+)
+"""What a book is rebuilt from, and whose fate an operator may still decide."""
+
 
 @dataclass(frozen=True)
 class Event:
@@ -22,22 +31,25 @@ class Event:
     kind: EventKind
     market_ms: int
     body: Body
+    epoch: int = 0
+    """Epoch of the run that recorded it; 0 where it was not read from a log or a page."""
 
 
 def traded(page: Page, audit_folder: Path, slots: list[int]) -> tuple[list[Event], dict[int, int]]:
-    """Return all FILL and ORDER_DONE events of the instance, oldest first, and the cursors read to.
+    """Return all events of ``TRADED`` of the instance, oldest first, and the cursors read to.
 
     Parameters
     ----------
     slots
-        Slots of the routers, whose rings may hold events that the log does not have yet.
+        Slots whose rings may hold events that the log does not have yet: those of the routers, and
+        of the keeper, who records what operators have resolved.
 
     Returns
     -------
     events, cursors
         ``cursors`` maps each slot to the ring position after the last event taken.
     """
-    kinds = (int(EventKind.FILL), int(EventKind.ORDER_DONE))
+    kinds = tuple(int(kind) for kind in TRADED)
     ring_events, seen, cursors = [], set(), {}
     reader = RingReader(page, "audit")
     for slot in slots:
@@ -47,10 +59,12 @@ def traded(page: Page, audit_folder: Path, slots: list[int]) -> tuple[list[Event
             if frame.kind in kinds:
                 seen.add((page.epoch, slot, frame.sequence))
                 body = unpack_body(frame.payload)
-                ring_events.append(Event(EventKind(frame.kind), frame.market_ms, body))
+                kind = EventKind(frame.kind)
+                ring_events.append(Event(kind, frame.market_ms, body, page.epoch))
     events = []
     for stored in LogReader(audit_folder).rows(kinds=kinds):
         row = stored.row
         if (row.epoch, row.producer, row.producer_sequence) not in seen:
-            events.append(Event(EventKind(row.kind), row.market_ms, unpack_body(row.body)))
+            body = unpack_body(row.body)
+            events.append(Event(EventKind(row.kind), row.market_ms, body, row.epoch))
     return events + ring_events, cursors

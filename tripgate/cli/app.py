@@ -27,12 +27,22 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("status",): ("tripgate.cli.status:status", "Show levels, leases and limits of an instance."),
     ("halt",): ("tripgate.cli.halt:halt", "Raise the breaker level of a scope by hand."),
     ("resume",): ("tripgate.cli.resume:resume", "Lower a latched level, in two steps."),
+    ("orders", "list"): ("tripgate.cli.orders:list_orders", "List every order the gate counts."),
+    ("orders", "resolve"): (
+        "tripgate.cli.orders_resolve:resolve",
+        "End an order of unknown fate, in two steps.",
+    ),
+    ("limits", "show"): ("tripgate.cli.limits:show", "Show limits in force and what is left."),
+    ("limits", "set"): ("tripgate.cli.limits:set_limits", "Change the limits of a scope."),
+    ("limits", "reload"): ("tripgate.cli.limits:reload", "Take the limits from a file."),
     ("doctor",): ("tripgate.cli.doctor:doctor", "Check this machine and installation."),
     ("bench",): ("tripgate.cli.bench:bench", "Measure how fast the parts are here."),
     ("audit", "verify"): ("tripgate.cli.audit:verify", "Verify the hash chain of a log."),
     ("audit", "query"): ("tripgate.cli.audit:query", "Print rows of a log."),
     ("chaos", "run"): ("tripgate.cli.chaos:run", "Run fault plans and check the promises."),
+    ("chaos", "storm"): ("tripgate.cli.chaos_storm:storm", "Kill real processes on one real page."),
     ("chaos", "list"): ("tripgate.cli.chaos:list_plans", "List the fault plans."),
+    ("chaos", "spin"): ("tripgate.cli.chaos:spin", "Check the models of the gate's protocols."),
     ("config", "check"): ("tripgate.cli.config:check", "Check a configuration file."),
     ("config", "schema"): ("tripgate.cli.config:schema", "Print the JSON schema of tripgate.toml."),
     ("config", "show"): ("tripgate.cli.config:show", "Print the configuration in effect."),
@@ -42,7 +52,9 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
 GROUPS = {
     "audit": "Read and verify the audit log.",
     "chaos": "Inject faults and check what must hold.",
+    "orders": "List live orders and end those of unknown fate.",
     "config": "Check and show the configuration.",
+    "limits": "Show and change limits while the gate runs.",
 }
 
 INSTALL_COMMANDS = {"tractor": "python -m pip install --no-deps tractor==0.1.0a5"}

@@ -18,7 +18,10 @@ from tripgate.audit.verify import Verdict, verify_file
 from tripgate.audit.verify import verify as verify_log
 from tripgate.cli.output import write_json, write_line, write_message
 from tripgate.errors import ChainBrokenError, NotRunningError, UsageError
+from tripgate.gate.record import FLAG_SHADOW, unpack_record
 from tripgate.instance import known_instances, pick_instance, running_instances, state_folder
+from tripgate.messages import EventKind
+from tripgate.reasons import Level
 
 QUERY_ROWS_MAX = 100_000
 _PROGRESS_NS = clock.NS_PER_S
@@ -167,7 +170,7 @@ def _fields(stored: StoredRow) -> dict[str, object]:
         "market_ms": row.market_ms,
         "kind": row.kind,
         "token": row.token,
-        "body": _body(row.body),
+        "body": _decision(row.body) if row.kind == EventKind.DECISION else _body(row.body),
         "hash": stored.hash.hex(),
     }
 
@@ -181,11 +184,34 @@ def _utc_text(utc_ns: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest_ns:09}Z"
 
 
+def _decision(body: bytes) -> object:
+    """Return a decision in words; on a shadow page also what an enforcing gate would have said."""
+    try:
+        record = unpack_record(body)
+        level = Level(record.level)
+    except ValueError:
+        return body.hex()  # Not a record: shown as it lies there, for whoever looks for the damage.
+    reason = None if record.reason is None else record.reason.name
+    return {
+        "approved": record.approved,
+        "reason": None if record.approved else reason,
+        "shadow": bool(record.flags & FLAG_SHADOW),
+        "would_deny": reason if record.would_deny else None,
+        "flags": record.flags,
+        "level": level.name,
+        "strategy": record.strategy,
+        "instrument": record.instrument,
+        "limits_version": record.limits_version,
+        **record.values,
+        "gross_before": list(record.gross_before),
+        "side_before": list(record.side_before),
+    }
+
+
 def _body(body: bytes) -> object:
     try:
         return _plain(unpack_body(body))
     except RecordError:
-        # A decision record is raw: its fields are named by the gate, not here.
         return body.hex()
 
 

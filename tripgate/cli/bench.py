@@ -1,6 +1,7 @@
 """``tripgate bench``: measure the parts on this machine, as ratios beside references.
 
-``gate`` takes seconds. ``figures`` makes the long runs behind docs/figures.md and writes that file.
+``gate`` takes half a minute. ``figures`` makes the long runs behind docs/figures.md and writes that
+file.
 """
 
 from pathlib import Path
@@ -20,8 +21,8 @@ def bench(name: str, *, output: Path = DEFAULT_OUTPUT, json: bool = False) -> in
     Parameters
     ----------
     name
-        gate: the check in nanoseconds and in ratios. figures: the long runs (minutes), written to
-        a file.
+        gate: the check in nanoseconds and in ratios, beside what one would take instead. figures:
+        the long runs (minutes), written to a file.
     output
         Where figures writes.
     json
@@ -34,7 +35,7 @@ def bench(name: str, *, output: Path = DEFAULT_OUTPUT, json: bool = False) -> in
         )
     if name == "figures":
         return _figures(output, as_json=json)
-    write_message("measuring the gate (a few seconds; the first run compiles its kernels)")
+    write_message("measuring the gate (about half a minute; the first run compiles its kernels)")
     from benchmarks.gate import run_gate
 
     result = run_gate()
@@ -46,29 +47,23 @@ def bench(name: str, *, output: Path = DEFAULT_OUTPUT, json: bool = False) -> in
 
 
 def write_gate(result: dict[str, Any]) -> None:
-    """Print a gate benchmark as text."""
+    """Print a gate benchmark as text: figures, counted atomics, two processes, goals."""
+    from benchmarks import gate_text
+
     machine = result["machine"]
     write_line(
         f"{machine['processor']}, {machine['cores']} cores, load {result['load_average']}, "
         f"Python {machine['python']}, numba {machine['numba']}"
     )
     write_line()
-    references = [
-        (name, f"{ns:.1f}", "1", "-", "the reference")
-        for name, ns in result["references_ns"].items()
-    ]
-    figures = [
-        (name, f"{row['ns']:.1f}", f"{row['ratio']:.1f}", row["reference"], row["says"])
-        for name, row in result["figures"].items()
-    ]
-    write_table(("figure", "ns", "ratio", "of", "what"), [*references, *figures])
-    two = result["two_processes"]
-    if "skipped" in two:
-        write_message(f"two processes: skipped: {two['skipped']}")
-    elif two["contended_ns"] is None:
-        write_message(
-            "two processes: no chunk in which both moved evenly: the machine is too busy, try again"
-        )
+    write_table(gate_text.HEAD, gate_text.figure_rows(result))
+    write_line()
+    write_table(gate_text.ATOMICS_HEAD, gate_text.atomics_rows(result))
+    write_line()
+    for line in gate_text.pair_lines(result):
+        write_line(line)
+    for goal, verdict, figures in gate_text.goal_rows(result):
+        write_line(f"{verdict}: {goal}: {figures}")
 
 
 def _figures(output: Path, *, as_json: bool) -> int:

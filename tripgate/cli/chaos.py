@@ -1,8 +1,9 @@
-"""``tripgate chaos run`` and ``tripgate chaos list``: the deterministic simulation.
+"""``tripgate chaos run`` and ``list``: the deterministic simulation. ``chaos spin``: the models.
 
 A campaign draws one plan per seed and runs each against the real steps of keeper and breaker. It
 ends at the first violation, prints the seed and the shrunk plan, and exits 40. An invariant that
-was never exercised has not passed: a campaign that leaves one so exits 1.
+was never exercised has not passed: a campaign that leaves one so exits 1. The models are judged
+alike: a verdict other than the demanded one exits 40, an assertion that no model reached exits 1.
 """
 
 from pathlib import Path
@@ -13,6 +14,7 @@ from tripgate.errors import UsageError
 
 if TYPE_CHECKING:
     from chaos.simulation.campaign import Campaign
+    from chaos.spin.run import Outcome, Verification
 
 EXIT_VIOLATED = 40
 EXIT_NOT_EXERCISED = 1
@@ -94,6 +96,76 @@ def list_plans(*, json: bool = False) -> int:
     write_line()
     write_table(("PLAN", "TITLE"), [(str(path), kept.title) for path, kept in plans])
     return 0
+
+
+def spin(*, json: bool = False) -> int:
+    """Check the Promela models of the gate's protocols with Spin (about a minute).
+
+    Parameters
+    ----------
+    json
+        Print one JSON object instead of a table.
+
+    Returns
+    -------
+    int
+        0 if every model holds and every variant that breaks a rule is refuted, 40 if a verdict
+        differs, 1 if an assertion was never reached, 4 if Spin or a C compiler is missing.
+    """
+    from chaos.spin.run import find_tools, verify_all
+
+    tools = find_tools()
+
+    def tell(outcome: "Outcome") -> None:
+        mark = "" if outcome.is_expected else ", which is wrong"
+        name = f"{outcome.model.name} {outcome.variant.name}"
+        write_message(f"{name}: {outcome.verdict.value}{mark}")
+
+    verification = verify_all(tools, report=tell)
+    if json:
+        write_json(_models_object(verification, tools.spin_version()))
+    else:
+        write_table(
+            ("MODEL", "VARIANT", "VERDICT", "STATES", "DEPTH", "WHAT HOLDS, OR WHAT IS LEFT OUT"),
+            [
+                (one.model.name, one.variant.name, one.verdict.value, str(one.states),
+                 str(one.depth), one.variant.says)
+                for one in verification.outcomes
+            ],
+        )  # fmt: skip
+    wrong = [one for one in verification.outcomes if not one.is_expected]
+    for one in wrong:
+        name = f"{one.model.name} {one.variant.name}"
+        demanded = "holds" if one.variant.holds else "refuted"
+        write_message(f"{name}: {one.verdict.value} instead of {demanded}: {one.why or 'no error'}")
+    if wrong:
+        return EXIT_VIOLATED
+    if verification.unreached:
+        write_message(f"never reached, which is not a pass: {', '.join(verification.unreached)}")
+        return EXIT_NOT_EXERCISED
+    return 0
+
+
+def _models_object(verification: "Verification", spin_version: str) -> dict[str, object]:
+    return {
+        "passed": verification.is_passed,
+        "spin": spin_version,
+        "unreached_assertions": list(verification.unreached),
+        "models": [
+            {
+                "model": one.model.name,
+                "variant": one.variant.name,
+                "says": one.variant.says,
+                "demanded": "holds" if one.variant.holds else "refuted",
+                "verdict": one.verdict.value,
+                "why": one.why,
+                "states": one.states,
+                "depth": one.depth,
+                "seconds": round(one.seconds, 2),
+            }
+            for one in verification.outcomes
+        ],
+    }
 
 
 def _write_table(campaign: "Campaign") -> None:

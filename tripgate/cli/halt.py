@@ -114,6 +114,7 @@ def halt(
         "instance": target.instance, "scope": scope, "record": number,
         "operator_level_before": before.name, "operator_level": held.name,
         "level": node_level(target.page, node).name, "running": target.tree_is_live,
+        "shadow": bool(target.page.header["shadow"]),
     }  # fmt: skip
     _write_result(result, wanted, as_json=json)
     return 0
@@ -229,6 +230,10 @@ def _write_result(result: dict[str, Any], wanted: Level, *, as_json: bool) -> No
         write_message(
             "the tree is not running: openings are denied already, nobody closes positions, and "
             "the next start takes this level over"
+        )
+    elif result["shadow"]:
+        write_message(
+            "this is a shadow page: the level is on record, but denies and closes nothing"
         )
     elif wanted >= Level.HARD:
         write_message("the positions of the scope are being closed: watch 'tripgate status'")

@@ -61,6 +61,8 @@ exchange = "binanceusdm"
 kind = "simulated"               # "live" sends orders to the exchange
 position_mode = "one-way"
 starting_equity_reporting = 100000
+margin_buffer_reporting = 2000   # margin that openings must leave untouched
+margin_haircut = 0.95            # share of the account's equity that counts as margin
 # api_key = "env:BINANCE_KEY"    # where the key is found: env:, file: or cmd:, never the key
 
 # One table for each instrument, VENUE/BASE/QUOTE:SETTLE.
@@ -69,6 +71,10 @@ gross_reporting_max = 30000
 net_reporting_max = 30000
 order_reporting_max = 5000       # largest single opening order
 collar_bps_max = 200             # farthest an order's price may be from the mark (200 = 2 %)
+exit_collar_bps_max = 400        # farthest an exit's price is let go; default: twice the collar
+resting_closes_max = 4           # closes of one position that may rest at the venue at once
+# order_lots_max = 500           # also bounds a single opening order, in lots
+# initial_margin_rate = 0.05     # margin ÷ notional; default: the simulated venue's own bracket
 stop_distance_bps_max = 500      # farthest its protective stop may be (500 = 5 %)
 
 [instruments."binance-main/ETH/USDT:USDT"]
@@ -83,6 +89,10 @@ stop_distance_bps_max = 500
 command = ["python", "-m", "tripgate.demo.trend"]
 instruments = ["binance-main/BTC/USDT:USDT", "binance-main/ETH/USDT:USDT"]
 orders_per_second_max = 5
+attempts_per_second_max = 1000   # what it may ask per second, denials included
+duplicate_window_ms = 500        # an opening equal to the last one within this time is denied
+repeated_orders_max = 20         # equal openings in a row within repeated_window_s; 0: no bound
+repeated_window_s = 60
 on_exit = "cancel_entries"       # resting entries are cancelled when the process ends
 
 [alerts]

@@ -91,13 +91,19 @@ def _head(status: GateStatus) -> Text:
     )
     text.append(f" · step {status.step} · ")
     text.append(status.level.name, STYLES[status.level])
-    gate = "open for openings" if status.open_for_openings else "closed for openings"
-    text.append(f" · {gate}")
+    text.append(f" · {gate_text(status)}")
     for cause in status.causes:
         if cause.level > Level.NORMAL:
             latched = " (latched)" if cause.latched else ""
             text.append(f"\n  {cause.scope}: {cause.cause} holds {cause.level.name}{latched}")
     return text
+
+
+def gate_text(status: GateStatus) -> str:
+    """Return whether openings are granted, as people read it."""
+    if status.shadow:
+        return "SHADOW: denies nothing"
+    return "open for openings" if status.open_for_openings else "closed for openings"
 
 
 def _accounts(status: GateStatus) -> Table:
@@ -129,4 +135,5 @@ def _leases(status: GateStatus) -> Text:
 def _decisions(status: GateStatus) -> Text:
     denied = sorted(status.denied.items(), key=lambda item: -item[1])[:REASONS_SHOWN]
     reasons = ", ".join(f"{name} {count}" for name, count in denied) or "none"
-    return Text(f"approved {status.approved} · denied: {reasons}")
+    verb = "would deny" if status.shadow else "denied"
+    return Text(f"approved {status.approved} · {verb}: {reasons}")

@@ -20,6 +20,9 @@ from tripgate.page.kernel_cache import is_compiled
 from tripgate.page.mapping import Page, open_page
 
 POLL_S = 0.1
+SHADOW_NOTE = (
+    "SHADOW: this gate denies nothing and closes nothing; what it would have done is on record"
+)
 
 
 def paper(options: Annotated[PaperOptions | None, Parameter(name="*")] = None) -> int:
@@ -34,6 +37,8 @@ def paper(options: Annotated[PaperOptions | None, Parameter(name="*")] = None) -
     if run.found_venue:
         write_message(f"found the venue of instance {plan.instance!r} standing: its market goes on")
     write_message(f"instance {plan.instance}: {plan.feed}, state in {run.state}")
+    if plan.shadow:
+        write_message(SHADOW_NOTE)
     if not is_compiled():
         write_message("compiling kernels (first run only) …")
     with _ended_in_order(run):
@@ -88,9 +93,26 @@ def _watch(run: Any, began_ns: int, *, quiet: bool) -> tuple[float | None, Page 
                 if armed_s is None and page.header["armed"]:
                     armed_s = (host_ns() - began_ns) / NS_PER_S
                     view.note(f"armed after {armed_s:.1f} s")
+                    _tell_kept_limits(page, run.plan.config_text)
                 view.show(page)
             sleep_s(POLL_S)
     return armed_s, page
+
+
+def _tell_kept_limits(page: Page, config_text: str) -> None:
+    """Say which limits an operator left tighter than the configuration writes them."""
+    from tripgate.config.reader import load_text
+    from tripgate.page.limits import LIMIT_KEYS, configured_values, is_tighter, read_limit
+
+    written = configured_values(load_text(config_text, "config", {}).config, page.names)
+    for (scope, key), value in written.items():
+        held = read_limit(page, scope, key)
+        if is_tighter(key, held, value):
+            text = LIMIT_KEYS[key].text
+            write_message(
+                f"{scope} {key} stays at {text(held)}, as an operator left it; the configuration "
+                f"says {text(value)}: 'tripgate limits reload' loosens it"
+            )
 
 
 def _try_open(instance: str, root_pid: int) -> Page | None:

@@ -58,6 +58,8 @@ class PaperOptions:
         Seed of the generator.
     instance
         Name of the instance; its books, latches and log persist. Default: a fresh one.
+    shadow
+        Deny nothing: record what the gate would have denied. Fixed for the instance's life.
     json
         Print one JSON object at the end and nothing else on stdout.
     """
@@ -74,6 +76,7 @@ class PaperOptions:
     duration: float | None = None
     seed: int = 0
     instance: str | None = None
+    shadow: bool = False
     json: bool = False
 
 
@@ -159,7 +162,7 @@ def make_plan(options: PaperOptions) -> "PaperPlan":
     name = check_instance_name(options.instance) if options.instance else fresh_instance_name()
     return PaperPlan(
         name, venue, feed, start, stop, options.seed, equity, loaded.text, loaded.name,
-        loaded.config_sha256, speed, options.duration or 0.0,
+        loaded.config_sha256, speed, options.duration or 0.0, options.shadow,
     )  # fmt: skip
 
 

@@ -1,18 +1,14 @@
 """``tripgate resume``: release a scope's latches by hand, in two steps.
 
 The first step says what holds the scope, what the breaker will release and what will stay, and
-gives a code; the second, within a minute, acts. What it says is not a guess: it runs the breaker's
-own step on the causes that stand in the page. The code is bound to everything it was shown for; if
-any of it has changed meanwhile, the operator decided on another state, and nothing happens.
+gives a code; the second, within a minute, acts (``two_step``). What it says is not a guess: it runs
+the breaker's own step on the causes that stand in the page.
 
-Invariants: S1 one code acts at most once, because it is removed before its record is written; S2
-only the operator's own byte is lowered here, everything else is the breaker's to release.
+Invariant: S2 only the operator's own byte is lowered here, everything else is the breaker's to
+release.
 """
 
-import json as json_text
-import secrets
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tripgate.cli.halt import (
@@ -25,19 +21,23 @@ from tripgate.cli.halt import (
 )
 from tripgate.cli.output import write_json, write_line, write_message
 from tripgate.cli.resume_effect import effect_of_resume, refusals_of
-from tripgate.clock import NS_PER_S, boot_ns, host_ns, sleep_s
-from tripgate.durable import FileLock, write_durably
+from tripgate.cli.two_step import (
+    CODE_LIFE_S,
+    acquire,
+    offer_code,
+    state_facts,
+    take_code,
+    write_code,
+)
+from tripgate.clock import NS_PER_S, host_ns, sleep_s
 from tripgate.errors import DeadlineError, UsageError
-from tripgate.instance import CROCKFORD
 from tripgate.operator_file import append_record
 from tripgate.page.layout import ACCOUNT, ROLE
-from tripgate.page.level import LevelWriter, node_level, set_level, writer_level
+from tripgate.page.level import LevelWriter, node_level, set_level
 from tripgate.page.mapping import Page
 from tripgate.reasons import Level
 
 PENDING_NAME = "resume-pending.json"
-CODE_LENGTH = 6
-CODE_LIFE_S = 60
 BREAKER_WAIT_S = 5.0
 POLL_S = 0.02
 STILL_HELD_EXIT_CODE = 1
@@ -66,7 +66,7 @@ def resume(
     """Release the latches of a scope: first print the effect and a code, then act on the code.
 
     Without --confirm nothing changes. With it, the same scope, reason and --rebase-drawdown must be
-    given again; if the levels, the trip generation or the run have changed since, the code is
+    given again; if levels, factors, limits or the run have changed since, the code is
     refused (exit 2) and says what changed.
 
     Parameters
@@ -104,43 +104,8 @@ def resume(
 
 def bound_facts(page: Page, request: Request) -> dict[str, Any]:
     """Return everything that a code is bound to, JSON-ready."""
-    return {
-        "scope": request.scope,
-        "reason": request.reason,
-        "rebase": request.rebase,
-        "epoch": page.epoch,
-        "generation": int(page.header["generation"][0]),
-        "levels": {
-            name: {
-                writer.name.lower(): level.name
-                for writer in LevelWriter
-                if (level := writer_level(page, node, writer)) > Level.NORMAL
-            }
-            for node, name in enumerate(page.names.scopes)
-        },
-    }
-
-
-def what_changed(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return one text per bound fact that differs."""
-    changes = [
-        f"{name}: {then.get(name)!r} then, {now[name]!r} now"
-        for name in ("scope", "reason", "rebase", "epoch", "generation")
-        if then.get(name) != now[name]
-    ]
-    old, new = then.get("levels") or {}, now["levels"]
-    changes += [
-        f"level of {scope}: {_held_text(old.get(scope))} then, {_held_text(new.get(scope))} now"
-        for scope in sorted(set(old) | set(new))
-        if old.get(scope) != new.get(scope)
-    ]
-    return changes
-
-
-def _held_text(held: dict[str, str] | None) -> str:
-    if held is None:
-        return "absent"
-    return " ".join(f"{level} by {writer}" for writer, level in held.items()) or "NORMAL"
+    asked = {"scope": request.scope, "reason": request.reason, "rebase": request.rebase}
+    return {**asked, **state_facts(page)}
 
 
 def _check_rebase(page: Page, scope: str) -> None:
@@ -157,13 +122,9 @@ def _check_rebase(page: Page, scope: str) -> None:
 def _offer(target: Target, request: Request, *, as_json: bool) -> int:
     effect = effect_of_resume(target.page, request.scope, rebase=request.rebase)
     needed = effect.has_something_to_release or request.rebase
-    code = "".join(secrets.choice(CROCKFORD) for _ in range(CODE_LENGTH)) if needed else None
     running = target.tree_is_live
-    if code is not None:
-        pending = {
-            "code": code, "made_boot_ns": boot_ns(), "facts": bound_facts(target.page, request)
-        }  # fmt: skip
-        write_durably(target.state / PENDING_NAME, json_text.dumps(pending).encode())
+    path = target.state / PENDING_NAME
+    code = offer_code(path, bound_facts(target.page, request)) if needed else None
     if as_json:
         write_json(
             {
@@ -180,15 +141,14 @@ def _offer(target: Target, request: Request, *, as_json: bool) -> int:
             "the next start"
         )
     if code is not None:
-        write_line(f"code {code}, valid for {CODE_LIFE_S} s: repeat the command with")
-        write_line(f"  --confirm {code}")
+        write_code(code)
     return 0
 
 
 def _confirm(target: Target, request: Request, code: str, *, as_json: bool) -> int:
-    lock = _acquire(target)
+    lock = acquire(target)
     try:
-        _take_code(target, request, code)
+        take_code(target.state / PENDING_NAME, bound_facts(target.page, request), code)
         before = node_level(target.page, target.page.names.scope(request.scope))
         record = {
             "command": "resume", "scope": request.scope, "reason": request.reason,
@@ -237,44 +197,6 @@ def _exit_code(acted: bool | None, after: Level) -> int:
         )
         return STILL_HELD_EXIT_CODE
     return 0
-
-
-def _acquire(target: Target) -> FileLock:
-    lock = target.lock
-    if not lock.acquire():
-        raise DeadlineError("another operator's command is at work: try again in a moment")
-    return lock
-
-
-def _take_code(target: Target, request: Request, code: str) -> None:
-    """Use the pending code up. Raises ``UsageError`` where it may not act, with what changed."""
-    path = target.state / PENDING_NAME
-    again = "ask again without --confirm"
-    pending = _read_pending(path)
-    if pending is None:
-        raise UsageError(f"no code is pending (each acts once): {again}")
-    if not secrets.compare_digest(str(pending["code"]).encode(), code.strip().upper().encode()):
-        raise UsageError(f"{code!r} is not the code that was given last: check it, or {again}")
-    path.unlink()
-    age_ns = boot_ns() - int(pending["made_boot_ns"])
-    if not 0 <= age_ns <= CODE_LIFE_S * NS_PER_S:
-        raise UsageError(f"the code has expired (it lives {CODE_LIFE_S} s): {again}")
-    changes = what_changed(pending["facts"], bound_facts(target.page, request))
-    if changes:
-        raise UsageError(
-            "the state is not the one that the code was given for; nothing was done:\n"
-            + "\n".join(f"  {text}" for text in changes)
-            + f"\n{again}"
-        )
-
-
-def _read_pending(path: Path) -> dict[str, Any] | None:
-    try:
-        pending = json_text.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    whole = isinstance(pending, dict) and {"code", "made_boot_ns", "facts"} <= pending.keys()
-    return pending if whole else None
 
 
 def _await_breaker(target: Target, node: int, record: int, *, rebase: bool) -> bool | None:

@@ -89,6 +89,7 @@ def write_status(state: GateStatus, page: Page) -> None:
     _write_causes(state)
     _write_leases(state, page)
     _write_accounts(state)
+    _write_board(state)
     _write_positions(state, page)
     _write_decisions(state)
 
@@ -116,7 +117,9 @@ def _write_head(state: GateStatus, page: Page) -> None:
     gate = "open for openings" if state.open_for_openings else "closed for openings"
     if not is_running(state, page):
         gate = "closed for openings"
-    shadow = "  SHADOW: denies nothing" if state.shadow else ""
+    elif state.shadow:
+        gate = "as an enforcing gate: " + gate
+    shadow = "  SHADOW: denies and closes nothing" if state.shadow else ""
     write_line(f"instance  {state.instance}  epoch {state.epoch}{shadow}")
     write_line(f"root      {root}, process {state.root_pid}")
     write_line(f"market    {_time_text(state.market_ms)}, step {state.step}")
@@ -218,6 +221,23 @@ def _write_accounts(state: GateStatus) -> None:
     )
 
 
+def _write_board(state: GateStatus) -> None:
+    write_line()
+    write_table(
+        ("instrument", "mark", "index", "bid", "ask", "last", "age", "published", "bars"),
+        [
+            (
+                row.instrument, *(price or "-" for price in
+                (row.mark, row.index, row.bid, row.ask, row.last)),
+                "-" if row.age_market_ms is None else f"{row.age_market_ms} ms",
+                "-" if row.age_host_ms is None else f"{row.age_host_ms:.0f} ms ago",
+                str(row.bars),
+            )
+            for row in state.board
+        ],
+    )  # fmt: skip
+
+
 def _write_positions(state: GateStatus, page: Page) -> None:
     units: dict[str, Any] = {
         f"{name.venue}/{name.symbol}": name.units for name in page.names.instruments
@@ -234,12 +254,13 @@ def _write_positions(state: GateStatus, page: Page) -> None:
 
 
 def _write_decisions(state: GateStatus) -> None:
+    verb = "would deny" if state.shadow else "denied"
     write_line()
     write_table(
         ("decision", "count"),
         [
             ("approved", str(state.approved)),
-            *((f"denied {name}", str(state.denied[name])) for name in _by_count(state)),
+            *((f"{verb} {name}", str(state.denied[name])) for name in _by_count(state)),
         ],
     )
 

@@ -82,11 +82,46 @@ def _instruments(raw: dict[str, Any]) -> Iterator[Problem]:
         if key.venue not in venues:
             hint = did_you_mean(key.venue, venues)
             yield Problem(path, f"there is no venue '{key.venue}'{hint}", path)
-        # Another currency would need a rate on the page; reading it as the reporting currency
-        # would state every exposure wrongly.
-        if isinstance(currency, str) and {key.quote, key.settle} != {currency}:
-            expected = f"expected an instrument quoted and settled in {currency}"
+        if key.settle not in (key.quote, key.base):
+            expected = "expected a contract that settles in its quote currency or its base coin"
             yield Problem(path, f"{expected}, was {key.symbol}", path)
+        # Without a rate of its own another currency would be read as the reporting currency, and
+        # every exposure stated wrongly.
+        if isinstance(currency, str) and key.quote not in {currency, *_table(raw, "quotes")}:
+            needed = path_text(("quotes", key.quote))
+            message = f"is quoted in {key.quote}, not in {currency}: it needs the table [{needed}]"
+            yield Problem(path, message, path)
+        yield from _instrument_values(raw, name, key)
+
+
+def _instrument_values(
+    raw: dict[str, Any], name: str, key: config.InstrumentKey
+) -> Iterator[Problem]:
+    path, table = ("instruments", name), _table(raw, "instruments", name)
+    collar, exit_collar = table.get("collar_bps_max"), table.get("exit_collar_bps_max")
+    # An exit that may go less far than an opening could be the one that does not fill.
+    if isinstance(collar, int) and isinstance(exit_collar, int) and exit_collar < collar:
+        at = (*path, "exit_collar_bps_max")
+        yield Problem(at, f"expected at least collar_bps_max ({collar}), was {exit_collar}", at)
+    is_live = _table(raw, "venues", key.venue).get("kind") == "live"
+    if is_live and "initial_margin_rate" not in table:
+        at = (*path, "initial_margin_rate")
+        message = "missing, expected a number above 0 and at most 1 (the venue is live)"
+        yield Problem(at, message, path)
+
+
+def _quotes(raw: dict[str, Any]) -> Iterator[Problem]:
+    used = {key.quote for key in _keys(raw).values()}
+    for name in _table(raw, "quotes"):
+        path = ("quotes", name)
+        if name == raw.get("reporting_currency"):
+            yield Problem(path, "is the reporting currency: its worth is always 1", path)
+        elif name not in used:
+            yield Problem(path, f"no instrument is quoted in it{did_you_mean(name, used)}", path)
+
+
+def _is_shared(instruments: dict[str, Any], name: str) -> bool:
+    return _table(instruments, name).get("shared_instruments") is True
 
 
 def _strategies(raw: dict[str, Any]) -> Iterator[Problem]:
@@ -107,14 +142,14 @@ def _strategies(raw: dict[str, Any]) -> Iterator[Problem]:
             elif instrument not in instruments:
                 hint = did_you_mean(instrument, instruments)
                 yield Problem(path, f"there is no instrument '{instrument}'{hint}", path)
-            elif instrument in holder:
+            elif instrument in holder and not _is_shared(instruments, instrument):
                 message = (
                     f"'{instrument}' belongs to strategy '{holder[instrument]}' already: "
-                    "this release has one strategy per instrument"
+                    f"write shared_instruments = true in [{path_text(('instruments', instrument))}]"
                 )
                 yield Problem(path, message, path)
             else:
-                holder[instrument] = name
+                holder.setdefault(instrument, name)
             seen.add(instrument)
 
 
@@ -150,5 +185,5 @@ def _alerts(raw: dict[str, Any]) -> Iterator[Problem]:
 
 def cross_checks(raw: dict[str, Any]) -> Iterator[Problem]:
     """Yield what is wrong between the tables of a raw configuration."""
-    for check in (_counts, _venues, _instruments, _strategies, _limits, _alerts):
+    for check in (_counts, _venues, _instruments, _quotes, _strategies, _limits, _alerts):
         yield from check(raw)

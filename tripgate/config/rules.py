@@ -22,6 +22,14 @@ AMOUNT_MAX = units.INT_MAX // units.MONEY_SCALE
 AMOUNT_DECIMALS_MAX = 12
 """Decimal places of an amount. With ``AMOUNT_MAX`` this keeps every conversion exact."""
 
+MARGIN_BUFFER_MAX = (2**48 - 1) // units.MONEY_SCALE
+"""Largest margin buffer: the page keeps it in 48 bits beside the haircut."""
+
+RATE_DECIMALS_MAX = 6
+"""Decimal places of a rate or par: the page's parts per million hold it exactly."""
+
+RATE_MAX = 1_000_000
+
 AMOUNT_PATTERN = r"^[0-9]+(\.[0-9]+)?$"
 SHOWN_LENGTH_MAX = 60
 WORDS_MAX = 256
@@ -135,6 +143,32 @@ def _read_amount(value: object) -> Decimal:
     return amount
 
 
+def _read_buffer(value: object) -> Decimal:
+    try:
+        is_zero = not isinstance(value, bool) and units.to_decimal(value) == 0
+    except ValueError:
+        raise ValueError from None
+    if is_zero:
+        return Decimal(0)
+    amount = _read_amount(value)
+    if amount > MARGIN_BUFFER_MAX:
+        raise ValueError(f"an amount from 0 to {MARGIN_BUFFER_MAX}")
+    return amount
+
+
+def _read_par(value: object) -> Decimal:
+    if isinstance(value, str) and not re.fullmatch(AMOUNT_PATTERN, value, re.ASCII):
+        raise ValueError
+    try:
+        rate = units.to_decimal(value)
+    except ValueError:
+        raise ValueError from None
+    exponent = rate.as_tuple().exponent
+    if not 0 < rate <= RATE_MAX or not isinstance(exponent, int) or -exponent > RATE_DECIMALS_MAX:
+        raise ValueError
+    return rate
+
+
 def _read_limit(value: object) -> Decimal | None:
     if value == "none":
         return None
@@ -154,6 +188,30 @@ LIMIT = Rule(
     'a positive amount or "none"', _read_limit, {"anyOf": [*_AMOUNT_SCHEMA, {"const": "none"}]}
 )
 """A limit in the reporting currency. ``None`` in the struct is the written-out word ``none``."""
+
+
+BUFFER = Rule(
+    "an amount, zero included",
+    _read_buffer,
+    {
+        "anyOf": [
+            {"type": "number", "minimum": 0, "maximum": MARGIN_BUFFER_MAX},
+            {"type": "string", "pattern": AMOUNT_PATTERN},
+        ]
+    },
+)
+"""Money kept aside: unlike a limit it may be nothing, but it must be written."""
+
+PAR = Rule(
+    f"a rate above 0 and at most {RATE_MAX} with at most {RATE_DECIMALS_MAX} decimal places",
+    _read_par,
+    {
+        "anyOf": [
+            {"type": "number", "exclusiveMinimum": 0, "maximum": RATE_MAX},
+            {"type": "string", "pattern": AMOUNT_PATTERN},
+        ]
+    },
+)
 
 
 def whole(minimum: int, maximum: int) -> Rule:

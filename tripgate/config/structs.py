@@ -17,8 +17,10 @@ from msgspec import Meta
 from tripgate import units
 from tripgate.config.rules import (
     AMOUNT,
+    BUFFER,
     FLAG,
     LIMIT,
+    PAR,
     SECRET,
     Secret,
     one_of,
@@ -39,6 +41,11 @@ STRESS_LOSS_MULTIPLE = 4
 """A fall of 25 % in everything costs a quarter of gross exposure: gross ≤ 4 × the stress loss."""
 
 BPS_MAX = 10_000
+RESTING_CLOSES_BOUND = 16
+ATTEMPTS_BOUND = 100_000
+EXIT_COLLAR_MULTIPLE = 2
+"""An exit may go this many collars away where nothing else is written."""
+
 SECONDS_MAX = 31_536_000
 """One year: the longest horizon or bar that makes sense here."""
 
@@ -48,6 +55,7 @@ RESERVED_STRATEGY = "unattributed"
 VENUE_NAME = text("a venue name like binance-main ([a-z][a-z0-9-]{0,31})", NAME_PATTERN)
 STRATEGY_NAME = text("a strategy name like trend ([a-z][a-z0-9-]{0,31})", NAME_PATTERN)
 ASSET_NAME = text("a base asset like BTC", r"[A-Z0-9]{1,20}")
+CURRENCY_NAME = text("a currency like USDT", r"[A-Z0-9]{2,10}")
 INSTRUMENT_NAME = text(
     "VENUE/BASE/QUOTE:SETTLE like binance-main/BTC/USDT:USDT",
     NAME_PATTERN + r"/[A-Z0-9]{1,20}/[A-Z0-9]{1,20}:[A-Z0-9]{1,20}",
@@ -137,9 +145,17 @@ class Venue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         one_of("one-way", "hedge"),
         Meta(description="How the account nets positions; the simulated venue is one-way."),
     ]
+    margin_buffer_reporting: Annotated[
+        Decimal, BUFFER, Meta(description="Margin that openings must leave untouched.")
+    ]
     api_key: Annotated[
         Secret | None, SECRET, Meta(description="Where the API key is found; only live needs one.")
     ] = None
+    margin_haircut: Annotated[
+        Decimal,
+        ratio("a number from 0.0001 to 1", "0.000099999999", "1"),
+        Meta(description="Share of the account's equity that counts as margin, to 4 decimals."),
+    ] = Decimal("0.95")
     starting_equity_reporting: Annotated[
         Decimal | None,
         AMOUNT,
@@ -169,8 +185,31 @@ class Instrument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         whole(1, BPS_MAX),
         Meta(description="Farthest a protective stop may be from the price, basis points."),
     ]
+    exit_collar_bps_max: Annotated[
+        int | None,
+        whole(1, BPS_MAX),
+        Meta(description="Farthest an exit's price is let go; absent: twice collar_bps_max."),
+    ] = None
+    order_lots_max: Annotated[
+        int | None,
+        whole(1, units.LOTS_MAX),
+        Meta(description="Largest single opening order in lots; absent: no bound in lots."),
+    ] = None
+    resting_closes_max: Annotated[
+        int,
+        whole(1, RESTING_CLOSES_BOUND),
+        Meta(description="Closes of one position that may rest at the venue at once."),
+    ] = 4
+    initial_margin_rate: Annotated[
+        Decimal | None,
+        ratio("a number above 0 and at most 1", "0", "1"),
+        Meta(
+            description="Initial margin ÷ notional; absent (simulated venue only): that of the "
+            "venue's bracket which holds the gross limit."
+        ),
+    ] = None
     shared_instruments: Annotated[
-        bool, FLAG, Meta(description="Several strategies may hold it; not in this release.")
+        bool, FLAG, Meta(description="Several strategies may hold it, all on the same side.")
     ] = False
 
 
@@ -190,11 +229,44 @@ class Strategy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     orders_per_second_max: Annotated[
         int, whole(1, 1000), Meta(description="Opening orders per second; exits are not counted.")
     ]
+    attempts_per_second_max: Annotated[
+        int,
+        whole(1, ATTEMPTS_BOUND),
+        Meta(description="Opening orders asked for per second, denied ones included."),
+    ] = 1000
+    duplicate_window_ms: Annotated[
+        int,
+        whole(0, 60_000),
+        Meta(description="An opening equal to the last one within this time is denied; 0: off."),
+    ] = 0
+    repeated_orders_max: Annotated[
+        int,
+        whole(0, 100_000),
+        Meta(description="Equal openings in a row within repeated_window_s; 0: no bound."),
+    ] = 0
+    repeated_window_s: Annotated[
+        int,
+        whole(1, 86_400),
+        Meta(description="Time over which equal openings in a row are counted, s."),
+    ] = 60
     on_exit: Annotated[
         str,
         one_of("cancel_entries"),
         Meta(description="What happens to its resting entries when the process ends."),
     ] = "cancel_entries"
+
+
+class QuoteCurrency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A quote currency other than the reporting currency."""
+
+    par: Annotated[
+        Decimal,
+        PAR,
+        Meta(
+            description="What one unit should be worth in the reporting currency: exposure counts "
+            "at the dearer of market and par, collateral at the cheaper."
+        ),
+    ]
 
 
 class Alerts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -217,7 +289,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ]
     reporting_currency: Annotated[
         str,
-        text("a currency like USDT", r"[A-Z0-9]{2,10}"),
+        CURRENCY_NAME,
         Meta(description="Currency of every amount whose name says reporting."),
     ]
     risk: Risk
@@ -225,6 +297,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     venues: dict[Annotated[str, VENUE_NAME], Venue]
     instruments: dict[Annotated[str, INSTRUMENT_NAME], Instrument]
     strategies: dict[Annotated[str, STRATEGY_NAME], Strategy]
+    quotes: dict[Annotated[str, CURRENCY_NAME], QuoteCurrency] = {}
     alerts: Alerts = Alerts()
 
 
@@ -240,6 +313,11 @@ class InstrumentKey(NamedTuple):
     def symbol(self) -> str:
         """Return the unified symbol, ``BASE/QUOTE:SETTLE``."""
         return f"{self.base}/{self.quote}:{self.settle}"
+
+    @property
+    def is_inverse(self) -> bool:
+        """Whether the contract settles in its base coin, so that a lot has a fixed quote value."""
+        return self.settle == self.base
 
 
 def instrument_key(name: str) -> InstrumentKey:
@@ -261,7 +339,12 @@ def effective_gross(portfolio: PortfolioLimits) -> int:
     A fall of every asset by 25 % costs gross × 25 %, so the stress loss bounds gross exposure,
     whatever value at risk says.
     """
-    gross = limit_money(portfolio.gross_reporting_max)
+    return min(limit_money(portfolio.gross_reporting_max), stress_gross(portfolio))
+
+
+def stress_gross(portfolio: PortfolioLimits) -> int:
+    """Return the gross limit that the stress loss alone sets, money units."""
     if portfolio.stress_loss_reporting_max is None:
-        return gross
-    return min(gross, STRESS_LOSS_MULTIPLE * limit_money(portfolio.stress_loss_reporting_max))
+        return units.INT_MAX
+    loss = limit_money(portfolio.stress_loss_reporting_max)
+    return min(units.INT_MAX, STRESS_LOSS_MULTIPLE * loss)

@@ -9,7 +9,7 @@ from decimal import ROUND_CEILING, Decimal
 
 from tripgate import Gate
 from tripgate.demo.common import parse_gross, send, starting_equity, strategy_name
-from tripgate.gate.client import InstrumentHandle
+from tripgate.gate.handle import InstrumentHandle
 
 STOP_DISTANCE = Decimal("0.05")
 SHARE = Decimal("0.001")

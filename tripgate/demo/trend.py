@@ -9,7 +9,7 @@ from decimal import ROUND_FLOOR, Decimal
 
 from tripgate import Gate
 from tripgate.demo.common import parse_gross, send, starting_equity, strategy_name
-from tripgate.gate.client import InstrumentHandle
+from tripgate.gate.handle import InstrumentHandle
 from tripgate.page.board import Quote
 
 SLOW_TICKS = 120

@@ -15,115 +15,20 @@ from types import TracebackType
 from typing import Self
 
 from tripgate.errors import DeadlineError, UsageError, VenueError
-from tripgate.gate import check as gate_check
-from tripgate.gate.context import AT, build_context, key_number
-from tripgate.gate.decision import Decision, scope_text
+from tripgate.gate.context import key_number
+from tripgate.gate.decision import Decision
+from tripgate.gate.denials import post_merged
+from tripgate.gate.handle import InstrumentHandle
 from tripgate.gate.session import Order, RouterSession
-from tripgate.gate.slots import claim_strategy_slot
+from tripgate.gate.slots import claim_strategy_slot, release_slot
 from tripgate.gate.status import GateStatus, read_status
 from tripgate.gate.steps import StepClock, Tick
 from tripgate.instance import page_folder, pick_instance
-from tripgate.page.board import Quote, read_quote
-from tripgate.page.layout import ENTRIES_PER_SLOT, ENTRY, KEY, SLOT
+from tripgate.page.layout import ENTRIES_PER_SLOT, ENTRY, SLOT
 from tripgate.page.mapping import Page, open_page
 from tripgate.processes import exit_with
-from tripgate.reasons import DenyReason
-from tripgate.units import InstrumentUnits
 
-_TOKEN, _SCOPE, _LIMIT, _USED, _REQUESTED = (
-    offset // 8 for offset in (AT.token, AT.scope, AT.limit, AT.used, AT.requested)
-)
-
-
-class InstrumentHandle:
-    """One strategy's handle on one instrument: pre-bound, so that a check takes three integers."""
-
-    def __init__(self, page: Page, slot: int, key: int) -> None:
-        self._page = page
-        self._key = key
-        self._instrument = page.names.keys[key][1]
-        self._context = build_context(page, slot, key)
-        self._address = int(self._context.ctypes.data)
-        self.name = page.names.instruments[self._instrument]
-        self.units: InstrumentUnits = self.name.units
-
-    def check_raw(self, lots: int, price_ticks: int, stop_ticks: int) -> int:
-        """Return a token (> 0) or −``DenyReason`` for an order in lots and ticks.
-
-        Parameters
-        ----------
-        lots
-            Signed; positive buys.
-        price_ticks
-            Limit price; 0 is a market order.
-        stop_ticks
-            Protective stop; 0 is none, which only a close may have.
-        """
-        return gate_check.check_raw(self._address, lots, price_ticks, stop_ticks)
-
-    def check(self, quantity: object, price: object = None, stop: object = None) -> Decision:
-        """Judge an order and reserve for it.
-
-        Parameters
-        ----------
-        quantity
-            Signed quantity: Decimal, str, int or finite float, a multiple of the lot.
-        price
-            Limit price on the tick grid; None is a market order.
-        stop
-            Price of the protective stop; an opening needs one.
-
-        Returns
-        -------
-        Decision
-            Off-grid or non-finite input is denied with BAD_QUANTITY or BAD_PRICE, not raised:
-            a strategy that computes nonsense must not crash into an unprotected position.
-        """
-        # Decimal answers numbers beyond its precision with an ArithmeticError, not a ValueError.
-        try:
-            lots = self.units.quantity_lots(quantity)
-        except (ValueError, ArithmeticError):
-            return self._deny_input(DenyReason.BAD_QUANTITY)
-        try:
-            price_ticks = 0 if price is None else self._positive_ticks(price)
-            stop_ticks = 0 if stop is None else self._positive_ticks(stop)
-        except (ValueError, ArithmeticError):
-            return self._deny_input(DenyReason.BAD_PRICE)
-        return self._decision(self.check_raw(lots, price_ticks, stop_ticks))
-
-    @property
-    def quote(self) -> Quote | None:
-        """The instrument's latest prices in ticks, or None if there are none yet."""
-        return read_quote(self._page, self._instrument)
-
-    @property
-    def position_lots(self) -> int:
-        """The strategy's own position, signed lots."""
-        return int(self._page.rows(KEY)["closable"][self._key]) >> 32
-
-    def _positive_ticks(self, price: object) -> int:
-        ticks = self.units.price_ticks(price)
-        if ticks <= 0:
-            raise ValueError(f"a price is positive, was {price}")
-        return ticks
-
-    def _deny_input(self, reason: DenyReason) -> Decision:
-        # The kernel records and counts the denial: what is not in the log did not happen.
-        lots, price = (0, 0) if reason is DenyReason.BAD_QUANTITY else (1, -1)
-        return self._decision(self.check_raw(lots, price, 0))
-
-    def _decision(self, answer: int) -> Decision:
-        if answer > 0:
-            return Decision(answer, None, "", 0, 0, 0)
-        words = self._context
-        return Decision(
-            0,
-            DenyReason(-answer),
-            scope_text(self._page.names, int(words[_SCOPE])),
-            int(words[_LIMIT]),
-            int(words[_USED]),
-            int(words[_REQUESTED]),
-        )
+_SIDES = {"net": 0, "long": 1, "short": -1}
 
 
 class Gate:
@@ -133,6 +38,8 @@ class Gate:
         self._page = page
         self._slot = slot
         self._strategy = strategy
+        self._pid = os.getpid()
+        self._handles: list[InstrumentHandle] = []
         self._sessions: dict[str, RouterSession] = {}
         self._steps: StepClock | None = None
 
@@ -174,18 +81,28 @@ class Gate:
     def instrument(
         self, venue: str, symbol: str, *, position_side: str = "net"
     ) -> InstrumentHandle:
-        """Return a handle on an instrument. Raises ``UsageError`` if it may not be traded."""
-        if position_side != "net":
-            raise UsageError("this release trades one-way accounts: position_side is 'net'")
+        """Return a handle on an instrument. Raises ``UsageError`` if it may not be traded.
+
+        Parameters
+        ----------
+        position_side
+            ``net`` in one-way accounts; ``long`` or ``short`` in hedge mode.
+        """
+        if position_side not in _SIDES:
+            raise UsageError(f"position_side is net, long or short, was {position_side!r}")
+        if os.getpid() != self._pid:
+            raise UsageError("this gate was attached by the parent process: attach here as well")
         names = self._page.names
         number = names.instrument(venue, symbol)
-        key = key_number(self._page, self._strategy, number)
+        key = key_number(self._page, self._strategy, number, _SIDES[position_side])
         if key < 0:
             raise UsageError(
-                f"strategy {names.strategies[self._strategy]!r} does not list "
-                f"{venue}/{symbol} in its config"
+                f"strategy {names.strategies[self._strategy]!r} does not trade {venue}/{symbol} "
+                f"with position_side {position_side!r} (its config says what it trades)"
             )
-        return InstrumentHandle(self._page, self._slot, key)
+        handle = InstrumentHandle(self._page, self._slot, key)
+        self._handles.append(handle)
+        return handle
 
     def submit(
         self, decision: Decision, *, type: str | None = None, time_in_force: str = "GTC"
@@ -199,6 +116,21 @@ class Gate:
             raise UsageError(f"only an approved decision can be submitted; this one was {decision}")
         with self._line(self._venue_of(decision.token)) as session:
             return session.submit(decision.token, type, time_in_force)
+
+    def move_stop(self, handle: InstrumentHandle, stop: object) -> None:
+        """Bring the protective stop of a handle's position nearer.
+
+        Raises
+        ------
+        UsageError
+            Off the grid, farther than it stands, on the wrong side of the mark, or no position.
+        """
+        try:
+            ticks = handle.units.price_ticks(stop)
+        except (ValueError, ArithmeticError) as error:
+            raise UsageError(f"a stop is a price on the tick grid: {error}") from None
+        with self._line(handle.name.venue) as session:
+            session.move_stop(handle.key, ticks)
 
     def cancel(self, order: Order) -> None:
         """Ask the router to cancel an order; its events tell when it is gone."""
@@ -230,9 +162,12 @@ class Gate:
             session.close()
         if self._steps is not None:
             self._steps.close()
+        for handle in self._handles:
+            handle.disown()
         row = self._page.rows(SLOT)[self._slot]
         if int(row["pid"]) == os.getpid():
-            row["participating"] = 0
+            post_merged(self._page, self._slot)
+            release_slot(self._page, self._slot)
 
     def __enter__(self) -> Self:
         """Return self."""
@@ -258,6 +193,11 @@ class Gate:
     @contextlib.contextmanager
     def _line(self, venue: str) -> Iterator[RouterSession]:
         """Yield the line to a venue's router; after a failure the next use opens a new one."""
+        if venue not in self._page.names.sockets:
+            raise UsageError(
+                f"no router serves {venue}: this page has no tree, send approved orders yourself "
+                "(tripgate.gate.standalone.commit_token)"
+            )
         if venue not in self._sessions:
             self._sessions[venue] = RouterSession(
                 self._page.names.sockets[venue],

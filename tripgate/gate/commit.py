@@ -14,6 +14,7 @@ from tripgate.gate.words import (
     COMMITTED,
     RESERVED,
     STATE_MASK,
+    UNPOSTED,
     UNSENT,
     entry_checksum,
     entry_word,
@@ -30,6 +31,8 @@ VENUE_WINDOW_MS = 1_000
 """How long after ``t_signed`` the venue may still take an opening (OPERATIONS section 4)."""
 SEND_WINDOW_MS = VENUE_WINDOW_MS // 2
 """An opening leaves only while at least half of the venue's window remains."""
+MOVE_TRIES = 16
+"""Bound of a state's swap: a try fails only when the keeper posts the entry in between, once."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,16 @@ class Approved:
         return bool(self.flags & FLAG_EXIT)
 
 
-def read_entry(page: Page, row: int, token: int) -> Approved | None:
-    """Return the order in an entry if it holds this token in this epoch and its checksum."""
+def read_entry(page: Page, row: int, token: int, *, any_epoch: bool = False) -> Approved | None:
+    """Return the order in an entry if it holds this token in this epoch and its checksum.
+
+    Parameters
+    ----------
+    any_epoch
+        Also an order of an earlier run, whose fate is asked about. It is never sent.
+    """
     entry: Any = page.rows(ENTRY)[row]
-    if int(entry["token"]) != token or token_epoch(token) != page.epoch:
+    if int(entry["token"]) != token or not (any_epoch or token_epoch(token) == page.epoch):
         return None
     if int(entry["checksum"]) != entry_checksum(page.address(ENTRY, row)):
         return None
@@ -85,7 +94,7 @@ def find_reserved(page: Page, token: int, slot: int) -> Approved | None:
     if token_slot(token) != slot:
         return None
     first = page.slot_entries(slot)
-    words = page.rows(ENTRY)["word"][first : first + ENTRIES_PER_SLOT]
+    words = page.rows(ENTRY)["word"][first : first + ENTRIES_PER_SLOT] & ~UNPOSTED
     for place in (words == entry_word(token, RESERVED)).nonzero()[0]:
         return read_entry(page, first + int(place), token)
     return None
@@ -109,18 +118,37 @@ def is_durable(page: Page, order: Approved) -> bool:
 
 def commit(page: Page, order: Approved) -> bool:
     """Swap RESERVED → COMMITTED; False if the reaper was first or the entry is not what it was."""
-    address = page.address(ENTRY, order.row)
-    old, new = entry_word(order.token, RESERVED), entry_word(order.token, COMMITTED)
-    if atomics.compare_exchange(address, old, new) != old:
+    if not _move(page, order, RESERVED, COMMITTED):
         return False
     return read_entry(page, order.row, order.token) == order
 
 
 def take_back(page: Page, order: Approved) -> None:
     """Mark a committed order that never left: COMMITTED → UNSENT; the keeper releases it."""
+    _move(page, order, COMMITTED, UNSENT)
+
+
+def _move(page: Page, order: Approved, before: int, after: int) -> bool:
+    """Swap the state of an order's entry, if it is still ``before``.
+
+    An exit taken during a repair carries a bit beside its state, which stays as it is; only the
+    keeper takes it away, and it may do so this very moment.
+    """
     address = page.address(ENTRY, order.row)
-    old, new = entry_word(order.token, COMMITTED), entry_word(order.token, UNSENT)
-    atomics.compare_exchange(address, old, new)
+    for _ in range(MOVE_TRIES):
+        word = atomics.load(address)
+        if word & ~UNPOSTED != entry_word(order.token, before):
+            return False
+        new = entry_word(order.token, after) | (word & UNPOSTED)
+        if atomics.compare_exchange(address, word, new) == word:
+            return True
+    return False
+
+
+def is_committed(page: Page, order: Approved) -> bool:
+    """Whether an order's entry is COMMITTED still: nobody has released it."""
+    word = atomics.load(page.address(ENTRY, order.row))
+    return word & ~UNPOSTED == entry_word(order.token, COMMITTED)
 
 
 def why_not_send(page: Page, order: Approved, market_ms: int, now_ns: int) -> str | None:
@@ -129,6 +157,9 @@ def why_not_send(page: Page, order: Approved, market_ms: int, now_ns: int) -> st
         return None
     if market_ms - order.t_signed_ms > SEND_WINDOW_MS:
         return "expired before the send"
+    if page.header["shadow"]:
+        # What tightened since the check would have stopped it: a shadow page only looks on.
+        return "the instance is closed" if page.header["closed"] else None
     nodes = page.rows(KEY)["node"][order.key]
     level = max(node_level(page, int(node)) for node in nodes)
     if level >= Level.MEDIUM:

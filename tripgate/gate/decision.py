@@ -8,7 +8,12 @@ from tripgate.reasons import REASON_TEXT, DenyReason, Level
 from tripgate.units import MONEY_SCALE
 
 _MONEY_REASONS = frozenset(
-    {DenyReason.GROSS_LIMIT, DenyReason.NET_LIMIT, DenyReason.ORDER_NOTIONAL}
+    {
+        DenyReason.GROSS_LIMIT,
+        DenyReason.NET_LIMIT,
+        DenyReason.ORDER_NOTIONAL,
+        DenyReason.MARGIN,
+    }
 )
 
 
@@ -21,9 +26,10 @@ class Decision:
     token
         The order's token, or 0 if it was denied.
     reason
-        None if approved.
+        Why it was denied; None if it was not. On a shadow page an order can be approved and name
+        the reason for which an enforcing page would have denied it.
     scope
-        Scope name of what limited the order: a node, or ``lease:ROLE``; empty if approved.
+        Scope name of what limited the order: a node, or ``lease:ROLE``; empty without a reason.
     limit, used, requested
         In the unit of the reason: money units (1e-4 of the reporting currency) for exposure and
         order worth, ppm for collars and stop distances, ms for ages, lots for positions.
@@ -42,7 +48,7 @@ class Decision:
     @property
     def approved(self) -> bool:
         """Whether the order may be submitted."""
-        return self.reason is None
+        return self.token > 0
 
     def __bool__(self) -> bool:
         """Return ``approved``, so that ``if decision:`` reads as it should."""
@@ -52,7 +58,8 @@ class Decision:
         """Return one line that says what happened and, if denied, by which limit."""
         if self.reason is None:
             return f"approved, token {self.token}"
-        text = f"denied {self.reason.name}: {REASON_TEXT[self.reason]} ({self.scope}"
+        verb = "would deny" if self.would_deny else "denied"
+        text = f"{verb} {self.reason.name}: {REASON_TEXT[self.reason]} ({self.scope}"
         if self.reason in _MONEY_REASONS:
             limit, used, requested = (
                 f"{Decimal(value) / MONEY_SCALE:.2f}"

@@ -1,7 +1,11 @@
 """The decision record: 256 bytes that hold what a decision read, so that it can be decided again.
 
 It is embedded in the order's entry before the entry becomes RESERVED, and copied to the ring. Its
-field order is part of the log format.
+field order is part of the log format. The check builds it in its handle's context and copies it
+whole, so the context's words stand in exactly this order.
+
+``outcome`` packs reason (16 bits), flags (16), level (8), least lease's role (8) and the scope that
+spoke (16, signed: a node, or −1 − role).
 """
 
 from dataclasses import dataclass
@@ -14,12 +18,13 @@ from tripgate.reasons import DenyReason
 
 FIELDS = (
     "token", "outcome", "scope_ids", "lots", "price", "stop", "t_signed_ms", "host_ns",
-    "generation", "limits", "lease_left_ns", "lease_role", "mark", "mark_sequence", "mark_ms",
-    "scope", "limit", "used", "requested", "throttle", "notional", "position",
+    "generation", "limits", "lease_left_ns", "mark", "mark_sequence", "mark_ms", "limit", "used",
+    "requested", "throttle", "notional", "position", "margin", "rate_ppm",
 )  # fmt: skip
 GROSS_AT = len(FIELDS)
 SIDE_AT = GROSS_AT + NODES_PER_ORDER
 RECORD_BYTES = RECORD_WORDS * WORD_BYTES
+FLAGS_SHIFT, LEVEL_SHIFT, LEASE_ROLE_SHIFT, SCOPE_SHIFT = 16, 32, 40, 48
 if SIDE_AT + NODES_PER_ORDER != RECORD_WORDS:
     raise AssertionError("the decision record does not fill its words")
 
@@ -31,6 +36,8 @@ FLAG_MARKET = 2
 FLAG_EXIT = 4
 FLAG_STOP = 8
 FLAG_SHADOW = 16
+FLAG_HEDGE = 32
+"""The order belongs to one side of an account in hedge mode; which one follows from its key."""
 
 HOST_DEPENDENT = frozenset({"host_ns", "generation", "lease_left_ns", "lease_role"})
 """Fields that differ between two runs of one replay although the decisions are equal."""
@@ -54,8 +61,13 @@ class DecisionRecord:
 
     @property
     def approved(self) -> bool:
-        """Whether the order was approved."""
-        return self.reason is None
+        """Whether the order got a token (on a shadow page also one that names a reason)."""
+        return self.token > 0
+
+    @property
+    def would_deny(self) -> bool:
+        """Whether an enforcing page would have denied what this shadow page approved."""
+        return self.token > 0 and self.reason is not None
 
     def replayed(self) -> tuple[object, ...]:
         """Return what two runs of one replay must agree on."""
@@ -72,11 +84,13 @@ def unpack_record(data: bytes) -> DecisionRecord:
     values = dict(zip(FIELDS, words, strict=False))
     outcome, ids, limits = values.pop("outcome"), values.pop("scope_ids"), values.pop("limits")
     token, code = values.pop("token"), outcome & 0xFFFF
+    values["lease_role"] = (outcome >> LEASE_ROLE_SHIFT) & 0xFF
+    values["scope"] = outcome >> SCOPE_SHIFT
     return DecisionRecord(
         token=token,
         reason=DenyReason(code) if code else None,
-        flags=(outcome >> 16) & 0xFFFF,
-        level=(outcome >> 32) & 0xFF,
+        flags=(outcome >> FLAGS_SHIFT) & 0xFFFF,
+        level=(outcome >> LEVEL_SHIFT) & 0xFF,
         strategy=ids & 0xFFFF_FFFF,
         instrument=ids >> 32,
         epoch=limits >> 32,
@@ -97,7 +111,7 @@ def pack_record(
     """
     words = np.zeros(RECORD_WORDS, dtype="<i8")
     values = {
-        "token": token, "outcome": flags << 16, "scope_ids": strategy | (instrument << 32),
+        "token": token, "outcome": flags << FLAGS_SHIFT, "scope_ids": strategy | (instrument << 32),
         "lots": lots, "stop": stop, "t_signed_ms": t_signed_ms, "host_ns": host_ns,
         "limits": epoch << 32, "position": position,
     }  # fmt: skip

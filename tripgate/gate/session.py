@@ -58,6 +58,23 @@ class RouterSession:
         """Ask for an order to be cancelled."""
         self._request("cancel", token=token)
 
+    def move_stop(self, key: int, stop_ticks: int) -> None:
+        """Ask for a position's protective stop to be brought nearer.
+
+        Parameters
+        ----------
+        key
+            Number of the closable key whose stop it is.
+        stop_ticks
+            New trigger, ticks: nearer than the present one, and on the right side of the mark.
+
+        Raises
+        ------
+        UsageError
+            The router's words, where it refused; the present stop stays.
+        """
+        self._request("move_stop", key=key, stop=stop_ticks)
+
     def events(self, wait_s: float) -> Iterator[dict[str, object]]:
         """Yield the events that have arrived; wait up to ``wait_s`` for a first one."""
         if not self._events:

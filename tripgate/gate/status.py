@@ -4,15 +4,16 @@ Needs no actor and no compiled code, so it still answers when every process of t
 which is when it is needed most.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from tripgate.clock import host_ns
+from tripgate.clock import NS_PER_MS, host_ns
 from tripgate.machines.breaker_types import Cause
-from tripgate.page.layout import ACCOUNT, CAUSE, KEY, LIMIT, NO_GRANT, SLOT, SUM
+from tripgate.page.layout import ACCOUNT, BOARD, CAUSE, KEY, LIMIT, NO_GRANT, SLOT, SUM
 from tripgate.page.lease import LeaseState, lease_states
 from tripgate.page.level import LevelWriter, node_level, writer_level
 from tripgate.page.mapping import Page
+from tripgate.page.quote import read_quote
 from tripgate.processes import is_alive
 from tripgate.reasons import DenyReason, Level
 from tripgate.units import INT_MAX, PPM, money_text
@@ -55,6 +56,34 @@ class AccountState:
 
 
 @dataclass(frozen=True)
+class BoardState:
+    """One instrument's prices as plain decimal texts of its quote currency, and their ages.
+
+    Attributes
+    ----------
+    mark, index, last, bid, ask
+        None where there is none: nothing was published yet, the row is unreadable (its writer
+        died in the middle), or the venue gives no such price.
+    age_market_ms
+        Market time since the tick; negative if it lies ahead.
+    age_host_ms
+        Host time since the feed published it.
+    bars
+        Bars that have closed since the page was made.
+    """
+
+    instrument: str
+    mark: str | None
+    index: str | None
+    last: str | None
+    bid: str | None
+    ask: str | None
+    age_market_ms: int | None
+    age_host_ms: float | None
+    bars: int
+
+
+@dataclass(frozen=True)
 class GateStatus:
     """Everything an onlooker may want to know of one instance."""
 
@@ -71,6 +100,7 @@ class GateStatus:
     causes: tuple[CauseState, ...]
     leases: tuple[LeaseState, ...]
     accounts: tuple[AccountState, ...]
+    board: tuple[BoardState, ...]
     positions: dict[str, int]
     approved: int
     denied: dict[str, int]
@@ -105,6 +135,7 @@ class GateStatus:
             "causes": [_cause_json(cause) for cause in self.causes],
             "leases": {lease.role: _lease_json(lease) for lease in self.leases},
             "accounts": {account.scope: _account_json(account) for account in self.accounts},
+            "board": {row.instrument: _board_json(row) for row in self.board},
             "positions_lots": self.positions,
             "decisions": {"approved": self.approved, "denied": self.denied},
         }
@@ -152,6 +183,14 @@ def _account_json(account: AccountState) -> dict[str, Any]:
         "drawdown": account.drawdown_ppm / PPM,
         "drawdown_max": account.drawdown_max_ppm / PPM,
     }
+
+
+def _board_json(row: BoardState) -> dict[str, Any]:
+    fields = asdict(row)
+    del fields["instrument"]
+    if row.age_host_ms is not None:
+        fields["age_host_ms"] = round(row.age_host_ms, 1)
+    return fields
 
 
 def _limit_text(limit_money: int) -> str:
@@ -207,6 +246,32 @@ def _accounts(page: Page) -> tuple[AccountState, ...]:
     )
 
 
+def _board(page: Page, now_ns: int) -> tuple[BoardState, ...]:
+    return tuple(_board_row(page, number, now_ns) for number in range(len(page.names.instruments)))
+
+
+def _board_row(page: Page, number: int, now_ns: int) -> BoardState:
+    name, quote = page.names.instruments[number], read_quote(page, number)
+    instrument, bars = f"{name.venue}/{name.symbol}", int(page.rows(BOARD)["bars"][number])
+    if quote is None:
+        return BoardState(instrument, None, None, None, None, None, None, None, bars)
+
+    def text(ticks: int) -> str | None:
+        return name.units.price_text(ticks) if ticks else None
+
+    return BoardState(
+        instrument,
+        text(quote.mark),
+        text(quote.index_price),
+        text(quote.last),
+        text(quote.bid),
+        text(quote.ask),
+        quote.age_ms(int(page.header["market_ms"])),
+        (now_ns - quote.host_ns) / NS_PER_MS,
+        bars,
+    )
+
+
 def decision_counts(page: Page) -> tuple[int, dict[str, int]]:
     """Return (approvals, denials by reason name) over all slots."""
     slots = page.rows(SLOT)
@@ -242,6 +307,7 @@ def read_status(page: Page) -> GateStatus:
         causes=_causes(page),
         leases=tuple(lease_states(page, host_ns())),
         accounts=_accounts(page),
+        board=_board(page, host_ns()),
         positions=positions,
         approved=approved,
         denied=denied,

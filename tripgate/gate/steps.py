@@ -11,6 +11,7 @@ import select
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tripgate.gate.denials import post_merged
 from tripgate.page import atomics
 from tripgate.page.board import Quote, read_quote
 from tripgate.page.doorbell import WAIT_MAX_S, Doorbell, Ringer
@@ -88,6 +89,7 @@ class StepClock:
         self._ringer.ring_all()
         while (step := self._next_step(done)) is not None:
             yield self._tick(step)
+            post_merged(self._page, self._slot)
             done = step
             atomics.store(self._mine, done)
             self._ringer.ring_all()

@@ -20,7 +20,9 @@ SEQUENCE_BITS = 40
 SLOT_BITS = 8
 EPOCH_MAX = 2**15 - 1
 STATE_BITS = 8
-STATE_MASK = 2**STATE_BITS - 1
+STATE_MASK = 2**7 - 1
+UNPOSTED = 2**7
+"""Bit of an entry word: an exit taken during a freeze, which no node's sum holds yet."""
 PENDING_MASK = 2**32 - 1
 
 FREE = int(EntryState.FREE)
@@ -30,11 +32,14 @@ COMMITTED = int(EntryState.COMMITTED)
 RELEASING = int(EntryState.RELEASING)
 UNSENT = int(EntryState.UNSENT)
 
+_WEIGHT, _WEIGHT_STEP = 0x9E3779B97F4A7C1, 0x2545F4914F6CDD2
+"""First weight of the checksum (odd) and its step (even, so that every weight is odd)."""
+
 DENY: Any = offsets_tuple({reason.name: int(reason) for reason in DenyReason})
 """Codes of ``DenyReason`` as plain ints: what compiled kernels can read."""
 
 
-@kernel("int64(int64, int64, int64)")
+@kernel("int64(int64, int64, int64)", inline=True, from_python=True)
 def make_token(epoch: int, slot: int, sequence: int) -> int:
     """Return the token of a slot's sequence number in an epoch."""
     return (epoch << 48) | (slot << 40) | sequence
@@ -50,13 +55,18 @@ def level_of(word: int) -> int:
     return level
 
 
-@kernel("int64(int64)")
+@kernel("int64(int64)", inline=True, from_python=True)
 def entry_checksum(entry: int) -> int:
-    """Return the checksum of an entry's fixed words: what the router builds the order from."""
-    total = 0
+    """Return the checksum of an entry's fixed words: what the router builds the order from.
+
+    Each word is folded and weighted by an odd number of its own place: the products do not wait
+    for one another, and two words that changed places are noticed.
+    """
+    total, weight = 0, _WEIGHT
     for offset in range(ORDER.token, ORDER.reserved + 8, 8):
         word = atomics.load(entry + offset)
-        total = ((total ^ (word & 0x3FFFFFFF)) * 31 + (word >> 30) + 0x9E3779B9) & 0xFFFFFFFFFFFFFF
+        total = atomics.wrap64(total + (word ^ (word >> 29)) * weight)
+        weight += _WEIGHT_STEP
     return total
 
 

@@ -13,6 +13,10 @@ B2  Equity = starting + Σ floor(value × (cash + lots × mark)) − fees: it is
 B3  A position without a mark makes its equity unknown (None), never zero.
 B4  Every fill is booked, whatever was said before about its order: a late one only moves truth.
 B5  An order's reservation is releasable only when its terminal record's lots have been booked.
+B6  Lots booked on an operator's word are replaced, one for one, by the venue's own trades of that
+    order whenever they come: nothing counts twice, in whatever order the two are told.
+B7  A fill of a shared instrument that its strategy's position cannot take is booked in parts, which
+    sum to it; the trade still counts once.
 """
 
 from collections.abc import Mapping
@@ -20,7 +24,10 @@ from dataclasses import replace
 from fractions import Fraction
 
 from tripgate.errors import InvariantBroken
+from tripgate.machines.assumed import replaced_lots, repriced
+from tripgate.machines.attribution import Part, attribute
 from tripgate.machines.book_types import (
+    Assumed,
     Book,
     BookInstrument,
     Effect,
@@ -33,6 +40,7 @@ from tripgate.machines.book_types import (
     Position,
     PositionMoved,
     Releasable,
+    Resolved,
     Restore,
     Terminal,
 )
@@ -52,6 +60,7 @@ __all__ = [
     "Position",
     "PositionMoved",
     "Releasable",
+    "Resolved",
     "Restore",
     "Terminal",
     "checkpoint",
@@ -113,6 +122,8 @@ def step(state: Book, message: Message, now: int) -> tuple[Book, tuple[Effect, .
             return _marks(state, message, now)
         case Terminal():
             return _terminal(state, message)
+        case Resolved():
+            return _resolved(state, message, now)
     return _restore(state, message)
 
 
@@ -201,20 +212,82 @@ def _fill(state: Book, fill: Fill, now: int) -> tuple[Book, tuple[Effect, ...]]:
         raise InvariantBroken(f"trade {fill.trade_id}: no lots, no price or no id")
     if fill.trade_id <= state.last_trade_id.get(instrument.venue, 0):
         return state, ()
-    key = Key(fill.strategy, fill.instrument)
-    before = state.positions.get(key, Position())
-    after = moved(before, fill.signed_lots, fill.ticks, fill.fee_money)
+    positions, effects = dict(state.positions), list[Effect]()
+    assumed, replaced = replaced_lots(state, fill)
+    fresh = fill.signed_lots - replaced
+    if replaced:
+        key = Key(fill.strategy, fill.instrument)
+        before = positions.get(key, Position())
+        after = repriced(before, replaced, state.assumed[fill.token].ticks, fill.ticks)
+        if not fresh:
+            after = replace(after, fees_money=after.fees_money + fill.fee_money)
+        positions[key] = after
+        effects.append(PositionMoved(key, before.lots, after.lots))
+    for part in _parts(state, fill, fresh):
+        key = Key(part.strategy, fill.instrument)
+        before = positions.get(key, Position())
+        positions[key] = moved(before, part.signed_lots, fill.ticks, part.fee_money)
+        effects.append(PositionMoved(key, before.lots, positions[key].lots))
     booked = replace(
         state,
-        positions={**state.positions, key: after},
+        assumed=assumed,
+        positions=positions,
         last_trade_id={**state.last_trade_id, instrument.venue: fill.trade_id},
     )
-    effects: list[Effect] = [PositionMoved(key, before.lots, after.lots)]
     if fill.token:
-        booked, ended = _count(booked, fill.token, abs(fill.signed_lots))
+        booked, ended = _count(booked, fill.token, abs(fill.signed_lots) - abs(replaced))
         effects.extend(ended)
     effects.append(_evaluated(booked, now))
     return booked, tuple(effects)
+
+
+def _resolved(state: Book, message: Resolved, now: int) -> tuple[Book, tuple[Effect, ...]]:
+    """Book what an operator says was filled beyond what the venue has told, and end the order."""
+    token = message.token
+    known = message.instrument in state.instruments
+    if not known or message.strategy not in state.strategy_starting_money or token <= 0:
+        raise InvariantBroken(f"token {token}: resolved, but its owner is unknown")
+    if message.side not in (1, -1) or not 0 <= message.cumulative_lots <= LOTS_MAX:
+        raise InvariantBroken(f"token {token}: resolved as {message.cumulative_lots} lots")
+    if token in state.assumed:
+        return state, (Releasable(token, state.ended[token]),)
+    counted = state.ended.get(token, state.filled_lots.get(token, 0))
+    fresh = message.side * max(0, message.cumulative_lots - counted)
+    if fresh and not 0 < message.ticks <= INT_MAX:
+        raise InvariantBroken(f"token {token}: resolved at a price of {message.ticks} ticks")
+    effects: list[Effect] = []
+    if fresh:
+        key = Key(message.strategy, message.instrument)
+        before = state.positions.get(key, Position())
+        after = moved(before, fresh, message.ticks, 0)
+        assumed = {**state.assumed, token: Assumed(fresh, message.ticks)}
+        if len(assumed) > TOKENS_MAX:
+            raise InvariantBroken(f"over {TOKENS_MAX} orders wait for trades that were vouched for")
+        state = replace(state, positions={**state.positions, key: after}, assumed=assumed)
+        effects.append(PositionMoved(key, before.lots, after.lots))
+    total = counted + abs(fresh)
+    state = replace(
+        state,
+        filled_lots=_without(state.filled_lots, token),
+        waiting=_without(state.waiting, token),
+        ended=_with(state.ended, token, total),
+    )
+    effects.extend((Releasable(token, total), _evaluated(state, now)))
+    return state, tuple(effects)
+
+
+def _parts(state: Book, fill: Fill, fresh_lots: int) -> tuple[Part, ...]:
+    """Return whose the lots (signed) of a fill are that nobody has vouched for before."""
+    if not fresh_lots:
+        return ()
+    if not state.instruments[fill.instrument].shared:
+        return (Part(fill.strategy, fresh_lots, fill.fee_money),)
+    held = {
+        key.strategy: position.lots
+        for key, position in state.positions.items()
+        if key.instrument == fill.instrument
+    }
+    return attribute(held, fill.strategy, fresh_lots, fill.fee_money, is_own=fill.is_own)
 
 
 def _count(state: Book, token: int, lots: int) -> tuple[Book, tuple[Effect, ...]]:
@@ -293,6 +366,7 @@ def _restore(state: Book, message: Restore) -> tuple[Book, tuple[Effect, ...]]:
         filled_lots=dict(message.filled_lots),
         waiting=dict(message.waiting),
         ended=dict(message.ended),
+        assumed=dict(message.assumed),
     )
     effects = tuple(
         PositionMoved(key, 0, position.lots)
@@ -305,5 +379,6 @@ def _restore(state: Book, message: Restore) -> tuple[Book, tuple[Effect, ...]]:
 def checkpoint(state: Book) -> Restore:
     """Return what ``Restore`` needs to rebuild this book without its prices."""
     return Restore(
-        state.positions, state.last_trade_id, state.filled_lots, state.waiting, state.ended
-    )
+        state.positions, state.last_trade_id, state.filled_lots, state.waiting, state.ended,
+        state.assumed,
+    )  # fmt: skip

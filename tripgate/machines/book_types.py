@@ -19,10 +19,14 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BookInstrument:
-    """What the book must know of an instrument: money per lot and tick, and its venue's id."""
+    """What the book must know of an instrument: money per lot and tick, and its venue's id.
+
+    ``shared``: several strategies hold one net position of it at the venue.
+    """
 
     value: Fraction
     venue: int = 0
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ class Book:
     filled_lots: Mapping[int, int] = field(default_factory=dict)
     waiting: Mapping[int, int] = field(default_factory=dict)
     ended: Mapping[int, int] = field(default_factory=dict)
+    assumed: Mapping[int, "Assumed"] = field(default_factory=dict)
     marks_step: int = -1
 
 
@@ -82,6 +87,8 @@ class Fill:
     """A trade at the venue. ``token`` 0 marks an order that is not ours; ``fee_money`` >= or < 0.
 
     ``signed_lots`` is positive for a buy; ``ticks`` is the price; ``market_ms`` the venue's stamp.
+    ``is_own`` is False where no order of the strategy explains it (liquidation, a trade by hand):
+    on a shared instrument it then is everybody's, see ``attribution``.
     """
 
     trade_id: int
@@ -92,6 +99,7 @@ class Fill:
     ticks: int
     fee_money: int
     market_ms: int
+    is_own: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +121,29 @@ class Terminal:
 
 
 @dataclass(frozen=True, slots=True)
+class Resolved:
+    """An operator's word on an order of unknown fate: so many lots were filled in all, at a price.
+
+    ``cumulative_lots`` is unsigned; ``side`` is 1 for a buy and -1 for a sell; ``ticks`` counts for
+    the lots that no trade of the venue has told of.
+    """
+
+    token: int
+    strategy: int
+    instrument: int
+    side: int
+    cumulative_lots: int
+    ticks: int
+
+
+class Assumed(NamedTuple):
+    """Lots (signed) booked on an operator's word at ``ticks``, until the venue's trades come."""
+
+    lots: int
+    ticks: int
+
+
+@dataclass(frozen=True, slots=True)
 class Restore:
     """A checkpoint taken from the log, into an empty book; the fills after it are replayed next.
 
@@ -124,6 +155,7 @@ class Restore:
     filled_lots: Mapping[int, int]
     waiting: Mapping[int, int]
     ended: Mapping[int, int]
+    assumed: Mapping[int, Assumed] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,5 +184,5 @@ class Releasable:
     filled_lots: int
 
 
-Message = Fill | Marks | Terminal | Restore
+Message = Fill | Marks | Terminal | Resolved | Restore
 Effect = PositionMoved | EquityChanged | Releasable

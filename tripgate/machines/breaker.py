@@ -30,6 +30,7 @@ from tripgate.machines.breaker_types import (
     CONFIRM_MS,
     COOL_DOWN_MS,
     DRAWDOWN_THRESHOLDS,
+    KEEPER_FAULT_THRESHOLDS,
     LEASE_LAPSED_THRESHOLDS,
     Breaker,
     BreakerSpec,
@@ -64,6 +65,7 @@ __all__ = [
     "CONFIRM_MS",
     "COOL_DOWN_MS",
     "DRAWDOWN_THRESHOLDS",
+    "KEEPER_FAULT_THRESHOLDS",
     "LEASE_LAPSED_THRESHOLDS",
     "UNMEASURED",
     "Breaker",
@@ -223,7 +225,7 @@ def _resume_problem(
         return None
     if cause.verdict is not Verdict.FRESH:
         return "it has no fresh value"
-    if not rebases and called_level(thresholds, cause.value) >= Level.HARD:
+    if not rebases and called_level(thresholds, cause.value) >= thresholds.latches_at:
         return "its value is still beyond the threshold that latches"
     return None
 
@@ -232,7 +234,8 @@ def _released(
     state: Breaker, before: CauseState, thresholds: Thresholds | None, rebases: bool
 ) -> CauseState:
     """Return a cause without its latch, at the level its ordinary hysteresis still holds."""
-    if thresholds is None:
+    if thresholds is None or thresholds.latches_at < Level.HARD:
+        # What is said, or was mended, has no measure that could flutter.
         return CauseState(verdict=Verdict.FRESH, fresh_once=True)
     if rebases:
         return replace(

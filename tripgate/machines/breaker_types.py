@@ -29,6 +29,8 @@ class Cause(IntEnum):
     """Why a scope is tightened. Numbers are part of the log format and are never reused.
 
     ``RECOVERED`` is a level found on the page after a crash that no logged cause explains.
+    ``KEEPER_FAULT`` is what the position_keeper found wrong and holds its own byte for: a sum of
+    the counters file that is not the sum of its parts.
     """
 
     DRAWDOWN = 1
@@ -36,6 +38,7 @@ class Cause(IntEnum):
     LEASE_LAPSED = 3
     OPERATOR = 4
     RECOVERED = 5
+    KEEPER_FAULT = 6
 
 
 class CauseKey(NamedTuple):
@@ -64,6 +67,8 @@ class Thresholds:
         HARD and EMERGENCY need a second price to agree (``Reading.second``).
     rebasable
         An operator may restart its measure (the drawdown's high-water mark).
+    latches_at
+        From this level on only ``Resume`` ends it.
 
     Raises
     ------
@@ -77,6 +82,7 @@ class Thresholds:
     emergency: int | None = None
     by_prices: bool = False
     rebasable: bool = False
+    latches_at: Level = Level.HARD
 
     def __post_init__(self) -> None:
         """Refuse ladders that are empty or do not rise."""
@@ -112,6 +118,9 @@ DRAWDOWN_THRESHOLDS = Thresholds(50_000, 100_000, 150_000, 200_000, by_prices=Tr
 
 LEASE_LAPSED_THRESHOLDS = Thresholds(medium=30)
 """Seconds of host time for which a critical lease has been lapsed."""
+
+KEEPER_FAULT_THRESHOLDS = Thresholds(medium=1, latches_at=Level.MEDIUM)
+"""1 while the keeper holds its level byte: a fault is not a measure that clears by waiting."""
 
 
 def total_loss_thresholds(loss_max_money: int) -> Thresholds:

@@ -2,8 +2,9 @@
 
 A comparator switches on when the value reaches its threshold and off when the value has stayed
 below 80 % of it for the cool-down, by fresh evaluations. The cause's level is the highest that is
-on. HARD and above latch; where the value comes from prices they also need a second price to agree
-for a while, and an EMERGENCY reading goes through the same confirmation with a timer of its own.
+on. HARD and above latch (a fault already at MEDIUM); where the value comes from prices they also
+need a second price to agree for a while, and an EMERGENCY reading goes through the same
+confirmation with a timer of its own.
 """
 
 from tripgate.machines.breaker_types import (
@@ -64,7 +65,7 @@ def read(
         level=level,
         value=max(reading.value, before.value) if late else reading.value,
         since_ms=before.since_ms if level is before.level else now,
-        latched=before.latched or level >= Level.HARD,
+        latched=before.latched or level >= thresholds.latches_at,
         verdict=before.verdict if late else Verdict.FRESH,
         blind=blind,
         fresh_once=before.fresh_once or not late,

@@ -12,9 +12,16 @@ R2  Only the keeper ends a COMMITTED entry, after it has booked every fill of th
 R3  The reaper, which acts on a deadline alone, reaches RESERVED only: time never ends an order
     that may have left.
 R4  Every state other than FREE has a way back to FREE.
+R5  An entry is released on a ground, and which grounds end which state stands in ``GROUNDS``: an
+    order that may have left ends by what was observed of it, by proof that it never arrived, or by
+    an operator's recorded word.
+R6  The UNPOSTED bit is set when a client takes an exit during a freeze, kept by every change of
+    state, and cleared by the keeper alone, in a change that moves nothing else. A free entry never
+    carries it.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import IntEnum, unique
 
 from tripgate.errors import InvariantBroken
@@ -84,3 +91,70 @@ def step(state: EntryState, actor: EntryActor, new: EntryState) -> EntryState:
     if not allowed(actor, state, new):
         raise InvariantBroken(f"{actor.name} may not move an entry {state.name} -> {new.name}")
     return new
+
+
+@unique
+class Ground(IntEnum):
+    """Why an entry is released."""
+
+    REFUSED = 1
+    OWNER_DIED = 2
+    EXPIRED = 3
+    NEVER_SENT = 4
+    ENDED_AT_VENUE = 5
+    NEVER_ARRIVED = 6
+    RESOLVED_BY_OPERATOR = 7
+
+
+GROUNDS: Mapping[tuple[EntryState, Ground], frozenset[EntryActor]] = {
+    (EntryState.RESERVING, Ground.REFUSED): frozenset({_CLIENT}),
+    (EntryState.RESERVING, Ground.OWNER_DIED): frozenset({_KEEPER}),
+    (EntryState.RESERVED, Ground.REFUSED): frozenset({_CLIENT}),
+    (EntryState.RESERVED, Ground.EXPIRED): frozenset({_REAPER}),
+    (EntryState.UNSENT, Ground.NEVER_SENT): frozenset({_ROUTER, _KEEPER}),
+    (EntryState.COMMITTED, Ground.ENDED_AT_VENUE): frozenset({_KEEPER}),
+    (EntryState.COMMITTED, Ground.NEVER_ARRIVED): frozenset({_KEEPER}),
+    (EntryState.COMMITTED, Ground.RESOLVED_BY_OPERATOR): frozenset({_KEEPER}),
+}
+"""Which ground lets whom release an entry in which state (R5)."""
+
+
+def may_release(actor: EntryActor, state: EntryState, ground: Ground) -> bool:
+    """Return whether ``actor`` may release an entry in ``state`` on this ground."""
+    return actor in GROUNDS.get((state, ground), frozenset())
+
+
+def is_reapable(state: EntryState, deadline_ns: int, now_ns: int) -> bool:
+    """Return whether the reaper frees an entry: RESERVED and beyond its deadline (host time)."""
+    expired = deadline_ns < now_ns
+    return expired and may_release(EntryActor.REAPER, state, Ground.EXPIRED)
+
+
+@dataclass(frozen=True, slots=True)
+class EntryWord:
+    """State and UNPOSTED bit of an entry: what one compare-and-swap changes together."""
+
+    state: EntryState = EntryState.FREE
+    unposted: bool = False
+
+
+def step_word(word: EntryWord, actor: EntryActor, new: EntryWord) -> EntryWord:
+    """Return ``new`` after checking that ``actor`` may change an entry's word to it (R6).
+
+    Raises
+    ------
+    InvariantBroken
+        The table does not allow it.
+    """
+    if word.state is new.state and word.unposted and not new.unposted and actor is _KEEPER:
+        return new
+    takes_bit = new.unposted and not word.unposted
+    if takes_bit and (word.state, new.state) != (EntryState.FREE, EntryState.RESERVING):
+        raise InvariantBroken(f"{actor.name} may not mark a {word.state.name} entry unposted")
+    # Given back before it was ever posted: the keeper takes it from the count in the same change.
+    given_back = new.state is EntryState.FREE
+    if word.unposted and not new.unposted and not given_back:
+        raise InvariantBroken(f"{actor.name} may not post an entry while it moves its state")
+    if given_back and new.unposted:
+        raise InvariantBroken("a free entry is never unposted")
+    return EntryWord(step(word.state, actor, new.state), new.unposted)

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 MAGIC = 0x7472_6970_6761_7465
 HEADER_BYTES = 4096
 WORD_BYTES = 8
@@ -40,9 +40,11 @@ STOP_SLOT = 254
 """Token slots of merged exits and protective stops: their entries belong to the closable keys."""
 NODES_PER_ORDER = 5
 LEVEL_WRITERS = 8
-REASON_COUNT = 32
+REASON_COUNT = 48
 RECORD_WORDS = 32
 CONSUMERS = 4
+BARS_KEPT = 2048
+"""Closed bars of each instrument that the page keeps, so that models start warm."""
 NO_GRANT = -(1 << 62)
 """A slot's overshoot while no opening has been granted in it."""
 
@@ -141,34 +143,49 @@ LIMIT = Table(
     "control",
     (
         "gross_max", "net_max", "level", "factor_ppm",
-        "gross_configured", "net_configured", "kind", "spare",
+        "gross_configured", "net_configured",
+        "margin_max",  # venues only: what initial margin may reach; position_keeper
+        "margin_terms",  # venues only: haircut and buffer, packed by page.limits; root, breaker
     ),
     64,
-)  # root: configured, kind; breaker: effective, factor; level: one byte per writer  # fmt: skip
+)  # root: configured; breaker: effective, factor; level: one byte per writer  # fmt: skip
 INSTRUMENT = Table(
     "instrument",
     "control",
     (
         "tradable", "venue", "asset", "node", "value_numerator", "value_denominator",
-        "order_money_max", "collar_ppm", "stop_distance_ppm", "age_max_ms", "role_mask", "pad*5",
+        "order_money_max", "order_lots_max", "collar_ppm", "exit_collar_ppm", "stop_distance_ppm",
+        "age_max_ms", "role_mask", "inverse", "quote", "margin_ppm", "shared", "resting_max",
+        "pad*6",
     ),
-    128,
+    192,
 )  # root  # fmt: skip
+RATE = Table("rate", "control", ("rate_ppm", "par_ppm", "market_ms", "pad*5"), 64)
+"""Worth of one unit of each quote currency in the reporting currency. par: root; rest: keeper."""
+BAR = Table(
+    "bar",
+    "control",
+    ("opened_ms", "open", "high", "low", "close", "ticks", "number", "pad"),
+    64,
+)  # market_feed of the venue; row = instrument × BARS_KEPT + number % BARS_KEPT
 BOARD = Table(
     "board",
     "control",
     (
         "sequence", "mark", "last", "bid", "ask", "index_price", "market_ms", "host_ns", "step",
-        "ticks", "pad*6",
+        "ticks", "bars", "pad*5",
     ),
     128,
 )  # market_feed of the venue, by seqlock  # fmt: skip
 STRATEGY = Table(
     "strategy",
     "control",
-    ("node", "orders_per_second_max", "order", "dropped", "pad*4"),
+    (
+        "node", "orders_per_second_max", "order", "dropped", "attempts_per_second_max",
+        "duplicate_window_ms", "repeats_max", "repeat_window_ms",
+    ),
     64,
-)  # root
+)  # root  # fmt: skip
 ACCOUNT = Table(
     "account",
     "control",
@@ -202,11 +219,20 @@ PROTECTION = Table(
 COUNTERS_HEADER = Table(
     "counters_header",
     "counters",
-    ("magic", "layout_version", "layout_hash", "epoch", "exit_sequence", "stop_sequence"),
+    (
+        "magic",
+        "layout_version",
+        "layout_hash",
+        "epoch",
+        "exit_sequence",
+        "stop_sequence",
+        "pad*2",
+        "unposted*8",
+    ),  # own line: exits taken during a freeze that no sum holds yet
     HEADER_BYTES,
 )
-SUM = Table("sum", "counters", ("gross", "long_worst", "short_worst", "pad*5"), 64)
-THROTTLE = Table("throttle", "counters", ("window", "pad*7"), 64)  # one per strategy
+SUM = Table("sum", "counters", ("gross", "long_worst", "short_worst", "margin", "pad*4"), 64)
+THROTTLE = Table("throttle", "counters", ("window", "attempts", "pad*6"), 64)  # one per strategy
 CLAIM = Table("claim", "counters", ("lots", "pad*7"), 64)  # one per instrument
 SLOT = Table(
     "slot",
@@ -214,9 +240,12 @@ SLOT = Table(
     (
         "pid", "start_time", "strategy", "section", "token_sequence", "record_sequence",
         "ring_head", "entry_hint", "participating", "step", "approved", "overshoot_max",
-        "timespec*2", "role", "incarnation", "denied*32",
+        "timespec*2", "role", "incarnation",
+        "exit_section",  # odd while an exit changes words during a freeze
+        "merged_key", "merged_count", "merged_first_ms", "merged_last_ms", "merged_sequence",
+        "pad*2", "denied*48",
     ),
-    512,
+    576,
 )  # the process that owns the slot  # fmt: skip
 ENTRY = Table(
     "entry",
@@ -224,7 +253,7 @@ ENTRY = Table(
     (
         "word", "token", "strategy", "instrument", "key", "flags", "lots", "price", "stop",
         "t_signed_ms", "deadline_ns", "reserved", "charged", "remaining", "checksum",
-        "record_sequence", "pad*16", "record*32",
+        "record_sequence", "margin_reserved", "margin_charged", "pad*14", "record*32",
     ),
     512,
 )  # fmt: skip
@@ -234,7 +263,11 @@ KEY = Table(
     (
         "closable", "strategy", "instrument", "venue", "node*5", "charged", "exit_claim",
         "exit_lots", "exit_ms", "exit_cause", "stop_ticks", "cash_lot_ticks", "fees",
-        "basis_lot_ticks", "pad*14",
+        "basis_lot_ticks",
+        "side",  # 0 net, 1 long, -1 short; root
+        "margin_ppm",  # of its instrument; root
+        "margin_charged", "last_order", "repeats", "resting",
+        "exit_count", "exit_first_ms", "pad*6",
     ),
     256,
 )  # fmt: skip
@@ -243,7 +276,7 @@ RING = Table("ring", "counters", (f"bytes*{RING_BYTES // WORD_BYTES}",), RING_BY
 HEADERS = (CONTROL_HEADER, COUNTERS_HEADER)
 TABLES = (
     LEASE, ROLE, LIMIT, INSTRUMENT, BOARD, STRATEGY, ACCOUNT, CAUSE, WATERMARK, CURSOR, HOLDER,
-    PROTECTION, SUM, THROTTLE, CLAIM, SLOT, ENTRY, KEY, RING,
+    PROTECTION, SUM, THROTTLE, CLAIM, SLOT, ENTRY, KEY, RING, RATE, BAR,
 )  # fmt: skip
 """All tables; a table's place in the directory is its index here."""
 
@@ -259,6 +292,7 @@ class Capacities:
     slots: int = 32
     roles: int = 15
     causes: int = 64
+    quotes: int = 1
 
     def rows(self, table: Table) -> int:
         """Return the number of rows of a table."""
@@ -270,7 +304,7 @@ class Capacities:
             "watermark": self.slots, "cursor": self.slots, "holder": self.slots,
             "protection": self.keys, "sum": self.nodes, "throttle": self.strategies,
             "claim": self.instruments, "slot": self.slots, "entry": entries, "key": self.keys,
-            "ring": self.slots,
+            "ring": self.slots, "rate": self.quotes, "bar": self.instruments * BARS_KEPT,
         }  # fmt: skip
         return counts[table.name]
 

@@ -9,9 +9,14 @@ the tighter words.
 
 from enum import IntEnum
 
+from tripgate.errors import InvariantBroken
 from tripgate.page.layout import CONTROL_HEADER, LEVEL_WRITERS, LIMIT
 from tripgate.page.mapping import Page
 from tripgate.reasons import Level
+
+FACTOR_ONE = 1_000_000
+SWAP_TRIES = 10_000
+"""A swap fails only because another process has stored: its value is looked at again."""
 
 
 class LevelWriter(IntEnum):
@@ -60,15 +65,41 @@ def set_effective_limits(page: Page, node: int, factor_ppm: int) -> None:
     factor_ppm
         In (0, 1_000_000]; a factor can only tighten (P5).
     """
-    if not 0 < factor_ppm <= 1_000_000:
+    if not 0 < factor_ppm <= FACTOR_ONE:
         raise ValueError(f"a factor is in (0, 1], was {factor_ppm} ppm")
     row = page.rows(LIMIT)[node]
     tightens = factor_ppm < int(row["factor_ppm"])
-    row["gross_max"] = int(row["gross_configured"]) * factor_ppm // 1_000_000
-    row["net_max"] = int(row["net_configured"]) * factor_ppm // 1_000_000
     row["factor_ppm"] = factor_ppm
+    fit_effective_limits(page, node, may_raise=True)
     if tightens:
         bump_generation(page)
+
+
+def fit_effective_limits(page: Page, node: int, *, may_raise: bool) -> None:
+    """Make a node's effective limits configured × factor, rounded down.
+
+    The breaker's factor and an operator's tightening may meet here: each swaps against the word it
+    read and then reads again, so that whoever comes last has seen what the other stored.
+
+    Parameters
+    ----------
+    may_raise
+        The breaker may; an operator's command only ever lowers.
+    """
+    from tripgate.page import atomics
+
+    factor = page.address(LIMIT, node, "factor_ppm")
+    for name in ("gross", "net"):
+        configured = page.address(LIMIT, node, f"{name}_configured")
+        effective = page.address(LIMIT, node, f"{name}_max")
+        for _ in range(SWAP_TRIES):
+            found = atomics.load(effective)
+            fits = atomics.load(configured) * atomics.load(factor) // FACTOR_ONE
+            if found == fits or (found < fits and not may_raise):
+                break
+            atomics.compare_exchange(effective, found, fits)
+        else:
+            raise InvariantBroken(f"node {node}: its effective {name} limit never stood still")
 
 
 def bump_generation(page: Page) -> int:

@@ -1,21 +1,34 @@
 """Make and open the two files of the page, and give typed views into them.
 
 A page is opened only if it is ours (owner, mode), whole (size) and of our layout (magic, version,
-hash); anything else is a ``PageError``, never a guess. Clients map ``control`` read-only, so a
-stray store of theirs is a fault instead of a widened limit.
+hash of layout, instruments and units); anything else is a ``PageError`` of its own kind, never a
+guess. Clients map ``control`` read-only, so a stray store of theirs is a fault instead of a widened
+limit.
 
-A tree never reuses the file of an earlier run: it makes a new one under the next epoch and marks
-the old one closed, so that a client which still holds the old mapping is denied, not deceived.
+A tree never reuses the file of an earlier run: it makes a new one under the next epoch, takes the
+tables over, and marks the old one closed, so that a client which still holds the old mapping is
+denied, not deceived. Until all is taken over the new page is not *complete*: were its maker killed
+now, the next one must take nothing from it.
 """
 
 import mmap
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tripgate.errors import PageError, StateUnwritableError
+from tripgate.errors import (
+    PageDamagedError,
+    PageError,
+    PageForeignError,
+    PageMissingError,
+    PageReplacedError,
+    PageTruncatedError,
+    PageVersionError,
+    StateUnwritableError,
+)
 from tripgate.page.layout import (
     CONTROL_HEADER,
     COUNTERS_HEADER,
@@ -32,7 +45,11 @@ from tripgate.page.names import PageNames
 
 CONTROL_FILE = "control"
 COUNTERS_FILE = "counters"
-_CAPACITY_FIELDS = ("nodes", "instruments", "strategies", "keys", "slots", "roles", "causes")
+_CAPACITY_FIELDS = (
+    "nodes", "instruments", "strategies", "keys", "slots", "roles", "causes", "quotes",
+)  # fmt: skip
+_COMPLETE_AT = 32
+"""Place in the header's directory of the word that says that the page is complete."""
 
 
 class Page:
@@ -71,6 +88,15 @@ class Page:
     def epoch(self) -> int:
         """Epoch of the tree's run that made this page."""
         return int(self.header["epoch"])
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that an earlier run left has been taken over: the page stands on its own."""
+        return bool(self.header["directory"][_COMPLETE_AT])
+
+    def set_complete(self) -> None:
+        """Note that the page stands on its own (root only)."""
+        self.header["directory"][_COMPLETE_AT] = 1
 
     def rows(self, table: Table) -> "np.ndarray[Any, Any]":
         """Return a live structured view of a table, shape (rows,)."""
@@ -128,6 +154,7 @@ def create_page(
         raise PageError("too many instruments for one page: split the instance")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_folder(folder)
         fresh = [
             _make_file(folder / f"{CONTROL_FILE}.new", layout.control_bytes),
             _make_file(folder / f"{COUNTERS_FILE}.new", layout.counters_bytes),
@@ -144,7 +171,8 @@ def create_page(
     control[layout.names_offset : layout.names_offset + len(packed)] = packed
     other = np.frombuffer(counters, dtype=COUNTERS_HEADER.dtype, count=1)[0]
     for row in (header, other):
-        row["layout_version"], row["layout_hash"], row["epoch"] = LAYOUT_VERSION, layout.hash, epoch
+        row["layout_version"], row["epoch"] = LAYOUT_VERSION, epoch
+        row["layout_hash"] = layout.hash ^ names.units_hash
         row["magic"] = MAGIC
     header["closed"], header["shadow"] = 1, int(shadow)
     for name in (COUNTERS_FILE, CONTROL_FILE):
@@ -166,25 +194,47 @@ def open_page(folder: Path, *, control_writable: bool = False, writable: bool = 
 
     Raises
     ------
-    PageError
-        The page is missing, foreign, of another version, or not whole.
+    PageMissingError, PageForeignError, PageTruncatedError
+        A file is not there, not ours alone, or cut off.
+    PageVersionError
+        The files are of another version, or their tables, instruments or units are not those that
+        the other file was made for.
+    PageDamagedError, PageReplacedError
+        What stands there cannot be true, or is of two runs.
     """
+    if folder.exists():
+        _check_folder(folder)
     control = _open_file(folder / CONTROL_FILE, CONTROL_HEADER, control_writable)
     counters = _open_file(folder / COUNTERS_FILE, COUNTERS_HEADER, writable)
     header = np.frombuffer(control, dtype=CONTROL_HEADER.dtype, count=1)[0]
     other = np.frombuffer(counters, dtype=COUNTERS_HEADER.dtype, count=1)[0]
     numbers = [int(value) for value in header["directory"][: len(_CAPACITY_FIELDS)]]
     if not all(0 < number < 1 << 16 for number in numbers):
-        raise PageError(f"the page in {folder} is damaged: restart the tree")
+        raise PageDamagedError(f"the page in {folder} is damaged: restart the tree")
     layout = layout_of(Capacities(**dict(zip(_CAPACITY_FIELDS, numbers, strict=True))))
-    whole = len(control) == layout.control_bytes and len(counters) == layout.counters_bytes
-    if not whole or int(header["layout_hash"]) != layout.hash:
-        raise PageError(
-            f"the page in {folder} has another layout: use the tripgate version that started it"
-        )
+    if len(control) < layout.control_bytes or len(counters) < layout.counters_bytes:
+        raise PageTruncatedError(f"the page in {folder} is cut off: restart the tree")
     if int(other["epoch"]) != int(header["epoch"]):
-        raise PageError(f"the page in {folder} is being replaced: try again")
-    return Page(control, counters, layout, folder=folder)
+        raise PageReplacedError(f"the page in {folder} is being replaced: try again")
+    page = Page(control, counters, layout, folder=folder)
+    expected = layout.hash ^ page.names.units_hash
+    fits = len(control) == layout.control_bytes and len(counters) == layout.counters_bytes
+    if not fits or not int(header["layout_hash"]) == int(other["layout_hash"]) == expected:
+        raise PageVersionError(
+            f"the page in {folder} has another layout or other instruments: use the tripgate "
+            "version that started it"
+        )
+    return page
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder in which somebody else could put other files in the place of ours."""
+    status = folder.lstat()
+    ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+    if not ours or status.st_mode & 0o022:
+        raise PageForeignError(
+            f"{folder} belongs to another user or is open to others: refused; remove it"
+        )
 
 
 def _make_file(path: Path, size: int) -> mmap.mmap:
@@ -198,26 +248,28 @@ def _make_file(path: Path, size: int) -> mmap.mmap:
 
 
 def _open_file(path: Path, header: Table, writable: bool) -> mmap.mmap:
-    flags = os.O_NOFOLLOW | (os.O_RDWR if writable else os.O_RDONLY)
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_RDWR if writable else os.O_RDONLY)
     try:
         descriptor = os.open(path, flags)
     except OSError as error:
-        raise PageError(
+        raise PageMissingError(
             f"no page at {path} ({error.strerror}): is the instance running? see 'tripgate status'"
         ) from None
     try:
         status = os.fstat(descriptor)
         if status.st_uid != os.geteuid() or status.st_mode & 0o077:
-            raise PageError(f"{path} belongs to another user or is open to others: refused")
+            raise PageForeignError(f"{path} belongs to another user or is open to others: refused")
+        if not stat.S_ISREG(status.st_mode):
+            raise PageDamagedError(f"{path} is no file: remove it and restart the tree")
         if status.st_size < header.row_bytes:
-            raise PageError(f"{path} is cut off: restart the tree")
+            raise PageTruncatedError(f"{path} is cut off: restart the tree")
         access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
         mapping = mmap.mmap(descriptor, status.st_size, access=access)
     finally:
         os.close(descriptor)
     record = np.frombuffer(mapping, dtype=header.dtype, count=1)[0]
     if int(record["magic"]) != MAGIC or int(record["layout_version"]) != LAYOUT_VERSION:
-        raise PageError(
+        raise PageVersionError(
             f"{path} is not a page of this version: use the tripgate version that started it"
         )
     return mapping

@@ -5,13 +5,14 @@ into the control file once, before the page opens, so that a client needs no con
 ``status`` command works when every actor is dead.
 """
 
+import hashlib
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
 
 import msgpack
 
-from tripgate.errors import PageError, UsageError
+from tripgate.errors import PageDamagedError, UsageError
 from tripgate.units import InstrumentUnits
 
 
@@ -25,6 +26,8 @@ class InstrumentName:
     tick: str
     lot: str
     contract_size: str
+    quote: str = ""
+    inverse: bool = False
 
     @property
     def units(self) -> InstrumentUnits:
@@ -65,6 +68,10 @@ class PageNames:
         Path of the router's Unix socket by venue name.
     strategy_order
         Strategies in the order in which they act within a lock-step step.
+    sides
+        Position side by closable key number: 0 net, 1 long, -1 short; empty if all are net.
+    quotes
+        Quote currencies by number; empty if the reporting currency is the only one.
     """
 
     instance: str
@@ -77,6 +84,21 @@ class PageNames:
     roles: tuple[RoleName, ...]
     keys: tuple[tuple[int, int], ...]
     sockets: dict[str, str]
+    sides: tuple[int, ...] = ()
+    quotes: tuple[str, ...] = ()
+
+    @property
+    def units_hash(self) -> int:
+        """Hash of everything that gives a number in the page its meaning.
+
+        Instruments with their units, scopes, strategies, keys and quote currencies, in order;
+        neither limits nor places: those may differ between two runs of one page.
+        """
+        numbered = (
+            self.reporting_currency, self.venues, self.strategies, self.scopes, self.instruments,
+            self.keys, self.sides, self.quotes,
+        )  # fmt: skip
+        return int.from_bytes(hashlib.sha256(repr(numbered).encode()).digest()[:7], "big")
 
     def pack(self) -> bytes:
         """Return the names as msgpack bytes."""
@@ -85,7 +107,7 @@ class PageNames:
 
     @staticmethod
     def unpack(data: bytes) -> "PageNames":
-        """Return names from msgpack bytes. Raises ``PageError`` if they are not whole."""
+        """Return names from msgpack bytes. Raises ``PageDamagedError`` if they are not whole."""
         try:
             raw: dict[str, Any] = msgpack.unpackb(data)
             return PageNames(
@@ -99,9 +121,13 @@ class PageNames:
                 roles=tuple(RoleName(**row) for row in raw["roles"]),
                 keys=tuple((pair[0], pair[1]) for pair in raw["keys"]),
                 sockets=dict(raw["sockets"]),
+                sides=tuple(raw["sides"]),
+                quotes=tuple(raw["quotes"]),
             )
         except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise PageError(f"the page's names are damaged ({error}): restart the tree") from None
+            raise PageDamagedError(
+                f"the page's names are damaged ({error}): restart the tree"
+            ) from None
 
     def instrument(self, venue: str, symbol: str) -> int:
         """Return the number of an instrument. Raises ``UsageError`` naming those there are."""

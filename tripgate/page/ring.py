@@ -101,6 +101,11 @@ class RingWriter:
         self._bytes = page.bytes_of(RING, slot)
 
     @property
+    def slot(self) -> int:
+        """Number of the slot whose ring this is."""
+        return self._number
+
+    @property
     def sequence(self) -> int:
         """Sequence of the last record published."""
         return atomics.load(self._slot + _RECORD_SEQUENCE)
