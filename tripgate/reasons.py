@@ -97,5 +97,5 @@ REASON_TEXT: dict[DenyReason, str] = {
     DenyReason.ATTEMPT_RATE: "the strategy was denied too often in this second",
     DenyReason.STALE_HANDLE: "the handle was closed or belongs to another process: attach again",
     DenyReason.NO_POSITION: "there is no position on this side to close",
-    DenyReason.QUOTE_STALE: "the rate of the quote currency is missing or too old",
+    DenyReason.QUOTE_STALE: "the rate of the quote currency is missing, too old or out of range",
 }

@@ -6,6 +6,7 @@ import pytest
 
 from tests.gate_fixtures import BTC, MARKET_MS, TREND, Bench, make_bench
 from tripgate.gate.commit import Approved, commit, find_reserved
+from tripgate.gate.judge import RATE_PPM_MAX
 from tripgate.page.layout import INSTRUMENT, KEY, LIMIT, RATE, SUM
 from tripgate.reasons import DenyReason
 from tripgate.units import PPM
@@ -71,6 +72,30 @@ def test_worth_when_the_rate_is_unknown_then_the_opening_is_denied_and_a_close_i
     bench.page.rows(RATE)["rate_ppm"] = bench.page.rows(RATE)["par_ppm"] = 0
     assert bench.handle().check(*BUY).reason is DenyReason.QUOTE_STALE
     assert bench.handle().check("-0.01", "60000")
+
+
+@pytest.mark.parametrize("field", ["rate_ppm", "par_ppm"])
+@pytest.mark.parametrize("rate", [RATE_PPM_MAX + 1, 10**15, 2**62, 2**63 - 1])
+def test_P8_worth_when_the_rate_is_beyond_counting_then_nothing_opens_and_a_close_counts_much(
+    bench: Bench, field: str, rate: int
+) -> None:
+    bench.hold(10)
+    bench.page.rows(RATE)[field] = rate
+    before = bench.shared_words()
+    assert bench.handle().check(*BUY).reason is DenyReason.QUOTE_STALE
+    assert bench.shared_words() == before
+    assert bench.handle().check("-0.01", "60000")
+    gross_money, long_side, short_side = bench.sums()["portfolio"]
+    assert (gross_money, long_side) == (BUY_MONEY, BUY_MONEY)
+    assert short_side > 0
+
+
+def test_worth_when_the_rate_is_at_its_bound_then_it_is_exact(bench: Bench) -> None:
+    row = bench.page.rows(RATE)
+    row["rate_ppm"] = RATE_PPM_MAX
+    denied = bench.handle().check("0.001", "60000", "59000")
+    assert denied.reason is DenyReason.ORDER_NOTIONAL
+    assert denied.requested == -(-600_000 * RATE_PPM_MAX // PPM)
 
 
 def test_worth_when_the_contract_is_inverse_then_the_price_does_not_matter(bench: Bench) -> None:

@@ -43,6 +43,9 @@ AMOUNT_MAX = INT_MAX // 4
 _WORTH_FLOAT_MAX = float(AMOUNT_MAX)
 """Below this bound a product in floats, right to 2**-50, proves that the integers fit."""
 
+RATE_PPM_MAX = 2**42
+"""Bound of a quote currency's rate: the remainder of a division by 1e6 times it fits in 62 bits."""
+
 _MEDIUM = int(Level.MEDIUM)
 _ROLE_BYTES = ROLE.row_bytes
 
@@ -173,8 +176,12 @@ def read_rate(context: int) -> int:
     """
     row = atomics.peek(context + AT.rate)
     rate = max(atomics.load(row + QUOTED.rate_ppm), atomics.load(row + QUOTED.par_ppm))
-    atomics.poke(context + IMAGE.rate_ppm, rate)
+    # A close is counted at the bound; beyond it a product would wrap and look cheap.
+    atomics.poke(context + IMAGE.rate_ppm, max(0, min(rate, RATE_PPM_MAX)))
     told_ms = atomics.load(row + QUOTED.market_ms)
+    if rate > RATE_PPM_MAX:
+        blame(context, atomics.peek(context + AT.node1), RATE_PPM_MAX, rate, 0)
+        return 0
     if told_ms == -1:
         return rate > 0
     age = atomics.load(atomics.peek(context + AT.header) + HEADER.market_ms) - told_ms
