@@ -35,9 +35,9 @@ from tripgate.machines.book_types import (
 )
 from tripgate.messages import EventKind
 from tripgate.page.board import read_quote
-from tripgate.page.layout import ACCOUNT, INSTRUMENT, KEY
+from tripgate.page.layout import ACCOUNT, INSTRUMENT, KEY, RATE
 from tripgate.page.ring import RingReader
-from tripgate.units import notional_money
+from tripgate.units import PPM, notional_money
 
 
 class Keeper:
@@ -227,7 +227,13 @@ class Keeper:
         if ticks is None:
             average = self._book.positions[key].average_ticks
             ticks = round(average) if average is not None else 0
-        worth = notional_money(lots, ticks, self._values[key.instrument])
+        spec = self._page.rows(INSTRUMENT)[key.instrument]
+        # As the gate counts an order: an inverse contract whatever its price, a quote off par at
+        # the dearer of rate and par. A fill must never make exposure cheaper than its order was.
+        unit = 1 if spec["inverse"] else ticks
+        row = self._page.rows(RATE)[int(spec["quote"])]
+        dearer = Fraction(max(int(row["rate_ppm"]), int(row["par_ppm"])), PPM)
+        worth = notional_money(lots, unit, self._values[key.instrument] * dearer)
         return worth if lots > 0 else -worth
 
     def _store_positions(self) -> None:

@@ -21,8 +21,10 @@ from tripgate.page.layout import (
     BOARD,
     CLAIM,
     ENTRY,
+    INSTRUMENT,
     KEY,
     LEASE,
+    RATE,
     ROLE,
     SLOT,
     SUM,
@@ -57,6 +59,31 @@ def test_take_events_when_an_order_fills_then_position_and_sums_follow(desk: Des
     desk.store()
     desk.keeper.tidy(host_ns())
     assert desk.state_of(order) == FREE
+
+
+@pytest.mark.parametrize("field", ["rate_ppm", "par_ppm"])
+def test_P2_fill_when_the_quote_is_off_par_then_the_position_counts_as_much_as_its_order(
+    desk: Desk, field: str
+) -> None:
+    desk.page.rows(RATE)[field][0] = 1_020_000
+    order = desk.entry(10)
+    assert desk.gross() == 10 * PRICE * 102 // 100
+    desk.fill(order.token, 10)
+    desk.done(order.token, 10)
+    desk.keeper.take_events()
+    assert (desk.lots(), desk.gross()) == (10, 10 * PRICE * 102 // 100)
+
+
+def test_P2_fill_when_the_contract_is_inverse_then_the_price_does_not_cheapen_it(
+    desk: Desk,
+) -> None:
+    desk.page.rows(INSTRUMENT)["inverse"][0] = 1
+    order = desk.entry(10)
+    reserved = desk.gross()
+    desk.fill(order.token, 10, price=PRICE // 2)
+    desk.done(order.token, 10)
+    desk.keeper.take_events()
+    assert (desk.lots(), desk.gross()) == (10, reserved)
 
 
 def test_take_events_when_the_end_comes_before_its_fills_then_the_entry_waits_for_them(
