@@ -21,7 +21,9 @@ from pathlib import Path
 from tripgate.errors import ConfigError
 
 BOXED = ("actors", "supervisors", "exchange_adapters", "models", "chaos", "benchmarks")
-NEEDED = ("cyclopts", "msgpack", "msgspec", "numba", "numpy", "rich", "sqlite_utils", "trio")
+NEEDED = (
+    "cyclopts", "msgpack", "msgspec", "numba", "numpy", "rich", "sqlite_utils", "structlog", "trio",
+)  # fmt: skip
 """Import names without which no command works; ``cli.engine`` asks for tractor where needed."""
 
 CHILD_DEFAULTS = {

@@ -24,9 +24,9 @@ def test_doctor_when_run_here_then_nothing_fails_and_every_check_has_a_line(
 ) -> None:
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
-    for name in ("Python", "packages", "engine", "SQLite", "kernel cache", "pidfd",
-                 "shared memory", "coarse clock", "clocks", "descriptors", "loopback", "state",
-                 "leftovers", "panels"):  # fmt: skip
+    for name in ("Python", "packages", "engine", "SQLite", "kernel cache", "kernel", "limits",
+                 "wall clock", "shared memory", "coarse clock", "clocks", "descriptors", "loopback",
+                 "disk", "state", "private state", "leftovers", "panels", "keys"):  # fmt: skip
         assert f"\n{name} " in out
 
 
@@ -37,7 +37,7 @@ def test_doctor_when_json_is_asked_for_then_one_object_is_printed(
     printed = json.loads(capsys.readouterr().out)
     assert printed["schema"] == 1
     assert printed["passed"] is True
-    assert len(printed["checks"]) == len(doctor_module.CHECKS)
+    assert len(printed["checks"]) == len(doctor_module.CHECKS) + 1
     assert {check["verdict"] for check in printed["checks"]} <= {"ok", "warn"}
     assert all(check["advice"] for check in printed["checks"] if check["verdict"] != "ok")
 
@@ -49,7 +49,7 @@ def test_doctor_when_a_check_fails_then_it_exits_4_and_says_what_to_do(
     assert main(["doctor"]) == 4
     captured = capsys.readouterr()
     assert "disk: plug it in" in captured.out
-    assert "1 of 1 checks failed" in captured.err
+    assert "1 of 2 checks failed" in captured.err
     assert main(["doctor", "--json"]) == 4
     assert json.loads(capsys.readouterr().out)["passed"] is False
 
@@ -202,11 +202,6 @@ def test_descriptors_when_few_may_be_open_then_it_warns(monkeypatch: pytest.Monk
     monkeypatch.setattr("resource.getrlimit", lambda which: (256, 4096))
     check = machine.check_descriptors()
     assert (check.verdict, check.advice) == (Verdict.WARN, "raise it: ulimit -n 1024")
-
-
-def test_pidfd_when_the_kernel_has_none_then_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("os.pidfd_open")
-    assert machine.check_pidfd().verdict is Verdict.FAIL
 
 
 def test_state_when_the_disk_is_slow_or_nearly_full_then_it_warns(

@@ -9,8 +9,9 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from tripgate.cli import doctor_machine, doctor_packages
+from tripgate.cli import doctor_kernel, doctor_keys, doctor_machine, doctor_packages
 from tripgate.cli.doctor_check import Check, Verdict
 from tripgate.cli.output import write_json, write_line, write_message, write_table
 from tripgate.errors import ConfigError
@@ -21,27 +22,33 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     doctor_packages.check_tractor,
     doctor_packages.check_sqlite,
     doctor_packages.check_kernel_cache,
-    doctor_machine.check_pidfd,
+    doctor_kernel.check_kernel,
+    doctor_kernel.check_limits,
+    doctor_kernel.check_wall_clock,
     doctor_machine.check_shared_memory,
     doctor_machine.check_coarse_clock,
     doctor_machine.check_clocks,
     doctor_machine.check_descriptors,
     doctor_machine.check_loopback,
+    doctor_machine.check_disk,
     doctor_machine.check_state,
+    doctor_keys.check_private,
     doctor_machine.check_leftovers,
     doctor_machine.check_panels,
 )
 
 
-def doctor(*, json: bool = False) -> int:
+def doctor(*, config: Path | None = None, json: bool = False) -> int:
     """Check this machine and installation: exit 0 if nothing fails, 4 if something does.
 
     Parameters
     ----------
+    config
+        Configuration whose keys are looked at; else tripgate.toml here, if there is one.
     json
         Print one JSON object instead of a table.
     """
-    checks = [check() for check in CHECKS]
+    checks = [*(check() for check in CHECKS), doctor_keys.check_keys(config)]
     failed = [check for check in checks if check.verdict is Verdict.FAIL]
     if json:
         write_json(

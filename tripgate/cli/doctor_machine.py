@@ -1,4 +1,4 @@
-"""The checks of ``tripgate doctor`` on the machine: kernel, memory, clocks, disk, leftovers."""
+"""The checks of ``tripgate doctor`` on the machine: memory, clocks, ports, disk, leftovers."""
 
 import os
 import resource
@@ -31,19 +31,13 @@ SYNC_TRIES = 5
 SYNC_BYTES = 4_096
 SYNC_SLOW_NS = 50 * NS_PER_MS
 DESCRIPTORS_MIN = 1_024
+CONNECT_WAIT_S = 5.0
+REMOTE_KINDS = ("nfs", "cifs", "smb", "9p", "ceph", "glusterfs", "fuse.sshfs", "afs")
+VOLATILE_KINDS = ("tmpfs", "ramfs", "ramdisk")
 UTC_EARLIEST_NS = 1_767_225_600 * NS_PER_S
 """2026-01-01: a wall clock before it was never set."""
 
 INSTANCE_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789-"
-
-
-def check_pidfd() -> Check:
-    """Check that a process can be held by a descriptor: supervision rests on it."""
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except (AttributeError, OSError) as error:
-        return fail("pidfd", str(error), "use a Linux kernel 5.3 or newer that allows pidfd_open")
-    return ok("pidfd", "pidfd_open works")
 
 
 def shared_root() -> Path:
@@ -110,16 +104,59 @@ def check_descriptors() -> Check:
 
 
 def check_loopback() -> Check:
-    """Check that a free TCP port of the loopback can be taken: the actors talk through it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+    """Check that a free TCP port of the loopback can be taken and reached: actors talk there."""
+    with socket.socket() as listener, socket.socket() as caller:
         try:
-            probe.bind(("127.0.0.1", 0))
-            probe.listen(1)
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(1)
+            port = listener.getsockname()[1]
         except OSError as error:
             return fail(
                 "loopback", f"127.0.0.1: {error.strerror}", "bring it up: ip link set lo up"
             )
-        return ok("loopback", f"port {probe.getsockname()[1]} of 127.0.0.1 was free")
+        caller.settimeout(CONNECT_WAIT_S)
+        try:
+            caller.connect(("127.0.0.1", port))
+        except OSError as error:
+            return fail(
+                "loopback", f"port {port} of 127.0.0.1 cannot be reached: {error}",
+                "allow connections within 127.0.0.1 in the firewall",
+            )  # fmt: skip
+    return ok("loopback", f"port {port} of 127.0.0.1 was free and answers")
+
+
+def check_disk() -> Check:
+    """Check that state lies on a file system of this machine that keeps what it is given."""
+    root = state_root()
+    place = next(path for path in (root, *root.parents) if path.exists())
+    return judge_disk(root, filesystem_of(place, Path("/proc/self/mountinfo").read_text()))
+
+
+def filesystem_of(place: Path, mounts: str) -> str:
+    """Return the kind of file system that a path lies on, from the text of ``mountinfo``."""
+    best, kind = "", "unknown"
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        # The kernel writes a blank in a path as \\040.
+        point = before.split()[4].replace("\\040", " ")
+        if place.resolve().is_relative_to(point) and len(point) >= len(best):
+            best, kind = point, after.split()[0]
+    return kind
+
+
+def judge_disk(root: Path, kind: str) -> Check:
+    """Judge the kind of file system that state lies on."""
+    if kind.startswith(REMOTE_KINDS):
+        return fail(
+            "disk", f"{root} is on {kind}",
+            "the log's write-ahead file needs a disk of this machine: set TRIPGATE_STATE to one",
+        )  # fmt: skip
+    if kind in VOLATILE_KINDS:
+        return warn(
+            "disk", f"{root} is on {kind}, in memory",
+            "the log does not outlive this machine: set TRIPGATE_STATE to a folder on a disk",
+        )  # fmt: skip
+    return ok("disk", f"{root} is on {kind}")
 
 
 def check_state() -> Check:

@@ -6,12 +6,13 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tripgate
 from tripgate.cli.doctor_check import Check, fail, ok, warn
 from tripgate.cli.engine import ENGINE
+from tripgate.instance import state_root
 
 PYTHON_MIN, PYTHON_MAX = (3, 11), (3, 12)
 PACKAGES = (
@@ -95,22 +96,36 @@ def check_tractor() -> Check:
 
 
 def check_sqlite() -> Check:
-    """Check that SQLite is there and whether its write-ahead log is sound."""
+    """Check that SQLite can do where the log lies what the log asks of it."""
     try:
-        # By name, since only the audit layer works with databases; here its version is read.
-        text: str = importlib.import_module("sqlite3").sqlite_version
+        # By name: a Python can be built without it, which is one of the things to find out.
+        fitness = importlib.import_module("tripgate.audit.fitness")
     except ImportError:
         return fail("SQLite", "this Python has none", "use a Python built with sqlite3")
-    return judge_sqlite(text)
+    root = state_root()
+    place = next(path for path in (root, *root.parents) if path.exists())
+    try:
+        problems = fitness.try_sqlite(place)
+    except OSError as error:
+        problems = [f"no trial can be made in {place} ({error.strerror})"]
+    return judge_sqlite(fitness.sqlite_version(), problems)
 
 
-def judge_sqlite(text: str) -> Check:
-    """Judge a version of SQLite by whether two writers could corrupt a write-ahead log."""
+def judge_sqlite(text: str, problems: Sequence[str] = ()) -> Check:
+    """Judge a version of SQLite and what a trial of it found.
+
+    A version in which two writers could corrupt a write-ahead log is worth a warning.
+    """
+    if problems:
+        return fail(
+            "SQLite", f"{text}: {'; '.join(problems)}",
+            "use a Python whose SQLite is 3.37 or newer, and a local disk (TRIPGATE_STATE)",
+        )  # fmt: skip
     numbers = tuple(int(part) for part in text.split(".")[:3])
     patch_min = WAL_RESET_BACKPORTS.get(numbers[:2])
     is_backport = patch_min is not None and numbers[2] >= patch_min
     if numbers >= WAL_RESET_FIXED or is_backport:
-        return ok("SQLite", text)
+        return ok("SQLite", f"{text}, tried: strict tables, triggers, write-ahead log, full sync")
     return warn(
         "SQLite", f"{text} (two writers of one file could corrupt it)",
         "tripgate is safe with it, because a log has one writer and readers only read; never open "
