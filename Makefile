@@ -17,7 +17,7 @@ help:
 	@echo "make chaos     200 seeded fault runs of the deterministic simulation"
 	@echo "make spin      the models of the gate's protocols, checked by Spin (about a minute)"
 	@echo "make bench     the gate's speed, as ratios beside a reference measured in the same run"
-	@echo "make figures   the long runs that write docs/figures.md (minutes to an hour)"
+	@echo "make figures   the long runs that write docs/figures.md and docs/reliability.md (minutes)"
 	@echo "make lock      rewrite the lock files and constraints (needs uv; UPGRADE=1 moves pins)"
 	@echo "make clean     remove caches and build results, but not .venv"
 
@@ -51,6 +51,7 @@ bench: $(READY)
 
 figures: $(READY)
 	@$(TRIPGATE) bench figures $(ARGS)
+	@$(TRIPGATE) bench reliability $(ARGS)
 
 lock: $(READY)
 	@$(PYTHON) .ci/pin.py $(if $(UPGRADE),--upgrade)

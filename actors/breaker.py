@@ -2,7 +2,7 @@
 
 Reads: equity and drawdown (ACCOUNT), leases, the operator's file.
 Sends: rings every bell when a step is judged; records LEVEL_CHANGED, LIMITS_CHANGED,
-RESUMED, FLAT.
+LIMITS_IN_FORCE, RESUMED, FLAT.
 Sole writer of: the breaker byte of each level word, effective limits and factors, loosened
 limits, CAUSE rows.
 Lease: 250 ms; while it is lapsed, openings are denied everywhere.
@@ -10,6 +10,7 @@ State after restart: causes and latches from the page; nothing is withdrawn befo
 been evaluated afresh.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ from tripgate.machines.breaker_types import (
 )
 from tripgate.messages import EventKind
 from tripgate.operator_file import read_records
-from tripgate.page.layout import ACCOUNT, KEY, LEASE, ROLE
+from tripgate.page.layout import ACCOUNT, KEY, LEASE, LIMIT, ROLE
 from tripgate.page.level import (
     LevelWriter,
     node_level,
@@ -58,6 +59,7 @@ from tripgate.page.level import (
     set_level,
     writer_level,
 )
+from tripgate.page.terms import ROWS_PER_BODY, changed_rows, rows_of_scope
 from tripgate.reasons import Level
 from tripgate.units import INT_MAX
 
@@ -107,6 +109,9 @@ class Shell:
             if key in self.state.spec.causes or key.cause in (Cause.OPERATOR, Cause.RECOVERED)
         }
         self.apply(Restore(known, found))
+        if service.incarnation > 1:
+            # The predecessor may have died between a store and its record.
+            self._tell_all_nodes()
 
     def readings(self, now_ns: int) -> Evaluate:
         """Return a reading, or STALE, for every cause of the spec."""
@@ -180,11 +185,13 @@ class Shell:
         A tightening stands in the page already if the command lived long enough; done twice it is
         done once.
         """
+        since_ns = self._service.now_ns()
         changes, refused = ordered(record, self._page), {}
         if record["direction"] == LOOSEN:
             refused = carry_out_loosening(self._page, record, changes)
         else:
             carry_out_tightening(self._page, changes)
+        self._tell_terms(since_ns, rows_of_scope(self._page, str(record["scope"])))
         body = {name: record.get(name) for name in LIMITS_RECORD_FIELDS}
         self._service.emit(EventKind.LIMITS_CHANGED, {
             **body, "record": record["id"], "refused": refused,
@@ -214,7 +221,7 @@ class Shell:
                         "cause": cause.name.lower() if cause else "",
                     })  # fmt: skip
             case SetFactor(scope, ppm):
-                set_effective_limits(self._page, scope, ppm)
+                self._set_factor(scope, ppm)
             case Resumed(key, before, after, operator, record_id):
                 self._service.emit(EventKind.RESUMED, {
                     "scope": names.scopes[key.scope], "cause": key.cause.name.lower(),
@@ -228,6 +235,22 @@ class Shell:
                 })  # fmt: skip
             case _:
                 pass  # Flatten, CancelEntries and Stop are driven by the level, every turn.
+
+    def _set_factor(self, scope: int, ppm: int) -> None:
+        since_ns = self._service.now_ns()
+        before = int(self._page.rows(LIMIT)["factor_ppm"][scope])
+        set_effective_limits(self._page, scope, ppm)
+        if ppm != before:
+            self._tell_terms(since_ns, {"nodes": [scope]})
+
+    def _tell_all_nodes(self) -> None:
+        nodes, now_ns = list(range(len(self._service.names.scopes))), self._service.now_ns()
+        for first in range(0, len(nodes), ROWS_PER_BODY):
+            self._tell_terms(now_ns, {"nodes": nodes[first : first + ROWS_PER_BODY]})
+
+    def _tell_terms(self, since_ns: int, rows: Mapping[str, list[int]]) -> None:
+        body = changed_rows(self._page, since_ns, rows)
+        self._service.emit(EventKind.LIMITS_IN_FORCE, body)
 
     def drive_exits(self) -> None:
         """Claim every open position whose scope is at HARD or above, until it is flat.
@@ -296,7 +319,7 @@ async def run(service: Service) -> None:
     shell = Shell(service)
     await service.ready()
     done = -1
-    while True:
+    while not service.stopping.is_set():
         await service.turn()
         now_ns = service.now_ns()
         step = service.step_of("position_keeper")

@@ -7,7 +7,7 @@ called by whoever reaches the port, so the list of what can be called is this fi
 import importlib
 from typing import Any
 
-from actors import runtime, service
+from actors import control, runtime, service
 
 ACTORS = (
     "audit_writer",
@@ -28,12 +28,12 @@ async def serve(
     incarnation: int,
     settings: dict[str, Any],
 ) -> None:
-    """Run one actor until it is cancelled or fails."""
+    """Run one actor until it is told to stop, is cancelled or fails."""
     if actor not in ACTORS:
         raise ValueError(f"no actor is called {actor!r}")
     module = importlib.import_module(f"actors.{actor}")
     place = service.attach(folder, actor, venue, incarnation, settings, ctx.started)
     try:
-        await module.run(place)
+        await control.run_actor(ctx, place, module.run)
     finally:
         place.close()

@@ -6,10 +6,11 @@ restart of the tree in the last RISK_SNAPSHOT of the log; it is lowered only by 
 recorded rebase.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from actors.keeper_margins import Margins
+from actors.keeper_snapshots import Snapshots
 from actors.service import Service
 from models import drawdown
 from tripgate.machines import book
@@ -17,7 +18,7 @@ from tripgate.machines.book_types import Book, Equity
 from tripgate.messages import EventKind
 from tripgate.operator_file import read_records
 from tripgate.page.board import read_quote
-from tripgate.page.layout import ACCOUNT, INSTRUMENT, LIMIT, ROLE, SUM
+from tripgate.page.layout import ACCOUNT, INSTRUMENT, ROLE
 from tripgate.page.level import node_level
 from tripgate.reasons import Level
 
@@ -28,7 +29,11 @@ SNAPSHOT_MS = 10_000
 class Accounts:
     """Writes the ACCOUNT rows."""
 
-    def __init__(self, service: Service, strategies: Mapping[int, int]) -> None:
+    def __init__(
+        self, service: Service, strategies: Mapping[int, int],
+        applied: Mapping[int, int] | None = None,
+    ) -> None:  # fmt: skip
+        """``applied`` is the keeper's own table of the last record applied, by router's slot."""
         self._service = service
         self._page = service.page
         self._names = service.names
@@ -40,11 +45,23 @@ class Accounts:
         }
         self._whole = [0, *(self._names.scope(f"venue:{venue}") for venue in self._names.venues)]
         self._margins = Margins(service)
+        self._snapshots = Snapshots(service, {} if applied is None else applied)
         self._snapshot_ms = 0
         self._level = Level.NORMAL
 
-    def update(self, state: Book, step: int, market_ms: int) -> None:
-        """Write every scope's equity and drawdown after a step was marked."""
+    def update(
+        self, state: Book, step: int, market_ms: int, ticked: Collection[int] = (),
+        *, tells: bool = False,
+    ) -> None:  # fmt: skip
+        """Write every scope's equity and drawdown after a step was marked.
+
+        Parameters
+        ----------
+        ticked
+            Instruments that had a tick in this step.
+        tells
+            Record a snapshot whether or not it is time to.
+        """
         stale = self._is_stale(state, market_ms)
         portfolio = book.equity(state)
         for node in self._whole:
@@ -54,9 +71,15 @@ class Accounts:
         self._split(state)
         self._margins.update(state, market_ms)
         level = max(node_level(self._page, n) for n in range(len(self._names.scopes)))
-        if market_ms - self._snapshot_ms >= SNAPSHOT_MS or level is not self._level:
+        is_due = market_ms - self._snapshot_ms >= SNAPSHOT_MS or level is not self._level
+        if is_due or tells:
             self._snapshot_ms, self._level = market_ms, level
-            self._service.emit(EventKind.RISK_SNAPSHOT, self._snapshot(level))
+            self._snapshots.record(state, level, step, ticked)
+
+    def finish(self, state: Book, step: int) -> None:
+        """Record how things stand once the run has ended, and again if anything still happens."""
+        if step >= 0 and self._snapshots.is_final_due():
+            self.update(state, step, self._service.market_ms, tells=True)
 
     def take_rebases(self, state: Book) -> None:
         """Restart high-water marks at present equity where an operator ordered it."""
@@ -120,27 +143,3 @@ class Accounts:
         for node in self._whole:
             row = self._rows[node]
             row["realised"], row["unrealised"], row["fees"] = realised, unrealised, fees
-
-    def _snapshot(self, level: Level) -> dict[str, object]:
-        sums, limits = self._page.rows(SUM), self._page.rows(LIMIT)
-        accounts = {
-            name: {
-                "equity": int(self._rows["equity_mark"][node]),
-                "high_water_mark": int(self._rows["high_water_mark"][node]),
-                "drawdown_ppm": int(self._rows["drawdown_ppm"][node]),
-                "known": int(self._rows["known"][node]),
-            }
-            for node, name in enumerate(self._names.scopes)
-            if self._rows["starting"][node]
-        }
-        nodes = {
-            name: {
-                "gross": int(sums["gross"][node]),
-                "gross_max": int(limits["gross_max"][node]),
-                "net": max(int(sums["long_worst"][node]), int(sums["short_worst"][node])),
-                "net_max": int(limits["net_max"][node]),
-                "factor_ppm": int(limits["factor_ppm"][node]),
-            }
-            for node, name in enumerate(self._names.scopes)
-        }
-        return {"level": level.name, "accounts": accounts, "nodes": nodes}

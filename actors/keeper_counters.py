@@ -57,8 +57,15 @@ class Counters:
         if self._check.is_clean:
             self._told = frozenset()
             if not byte_is_held and self._is_taken_over():
-                set_level(self._page, PORTFOLIO, LevelWriter.KEEPER, Level.NORMAL)
+                self._withdraw()
         return bool(standing)
+
+    def _withdraw(self) -> None:
+        before = writer_level(self._page, PORTFOLIO, LevelWriter.KEEPER)
+        set_level(self._page, PORTFOLIO, LevelWriter.KEEPER, Level.NORMAL)
+        self._service.emit(EventKind.LEVEL_WITHDRAWN, {
+            "scope": "portfolio", "writer": LevelWriter.KEEPER.name, "before": before.name,
+        })  # fmt: skip
 
     def _tell(self, wrong: list[Difference]) -> bool:
         """Record what is wrong; False if it was told already and no repair could mend it."""

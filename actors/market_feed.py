@@ -50,6 +50,8 @@ class Feed:
         self._bars = {n: BarHistory(service.page, n, bar_ms) for n in self._mine}
         self._last_tick_ms: int | None = None
         self._turn_since_ns = 0
+        self._attached: set[int] = set()
+        self._came: set[int] = set()
         self.heartbeat_ns = 0
 
     def publish(
@@ -81,6 +83,7 @@ class Feed:
         self._header["market_ms"] = tick_step.market_ms
         self._header["step"] = tick_step.step
         self._turn_since_ns = 0
+        self._came.clear()
         self._service.finish_step(tick_step.step)
 
     def is_fresh(self) -> bool:
@@ -114,13 +117,18 @@ class Feed:
     def _strategies_done(self, step: int) -> bool:
         if strategies_done(self._page, step):
             return True
-        # The strategies' turn begins once the breaker has judged the step, however long that took.
-        self._turn_since_ns = self._turn_since_ns or self._service.now_ns()
-        waited_ns = self._service.now_ns() - self._turn_since_ns
         slots, dropped = self._page.rows(SLOT), self._page.rows(STRATEGY)["dropped"]
         present = {
             int(slots["strategy"][s]): int(slots["step"][s]) for s in participants(self._page)
         }
+        # The strategies' turn begins once the breaker has judged the step, however long that took;
+        # and again when one attaches, once in a step: it was not silent while it was away.
+        came = present.keys() - self._attached - self._came
+        if came or not self._turn_since_ns:
+            self._turn_since_ns = self._service.now_ns()
+        self._came |= came
+        self._attached = set(present)
+        waited_ns = self._service.now_ns() - self._turn_since_ns
         is_turn_taken = False
         for number in range(len(self._service.names.strategies)):
             if dropped[number] or present.get(number, -1) >= step:
@@ -166,7 +174,7 @@ async def run(service: Service) -> None:
         async for tick_step in await venue.subscribe_ticks():
             feed.publish(tick_step, hello.symbols, halves)
             started_ns = service.now_ns()
-            while not feed.is_handled(tick_step.step):
+            while not feed.is_handled(tick_step.step) and not service.stopping.is_set():
                 feed.renew()
                 await service.turn()
             feed.renew()
@@ -175,7 +183,10 @@ async def run(service: Service) -> None:
                 service.ringer.ring_all()
                 await _stay(feed, service)
             await _pace(feed, service, started_ns)
+            if service.stopping.is_set():
+                break
             await venue.advance(tick_step.step)
+        nursery.cancel_scope.cancel()
 
 
 def _half_spread_ppm(bps: str) -> int:
@@ -187,13 +198,13 @@ async def _pace(feed: Feed, service: Service, started_ns: int) -> None:
     if not speed:
         return
     step_ns = int(service.header["step_ms"]) * NS_PER_MS / speed
-    while service.now_ns() - started_ns < step_ns:
+    while service.now_ns() - started_ns < step_ns and not service.stopping.is_set():
         feed.renew()
         left_s = (started_ns + step_ns - service.now_ns()) / NS_PER_S
         await service.turn(max(0.0, min(HEARTBEAT_S, left_s)))
 
 
 async def _stay(feed: Feed, service: Service) -> None:
-    while True:
+    while not service.stopping.is_set():
         feed.renew()
         await service.turn()

@@ -35,8 +35,8 @@ from tripgate.machines.book_types import (
 )
 from tripgate.messages import EventKind
 from tripgate.page.board import read_quote
-from tripgate.page.layout import ACCOUNT, INSTRUMENT, KEY, RATE
-from tripgate.page.ring import RingReader
+from tripgate.page.layout import ACCOUNT, INSTRUMENT, KEY, RATE, SLOT
+from tripgate.page.lossless import GapFound, LosslessReader
 from tripgate.units import PPM, notional_money
 
 
@@ -49,8 +49,8 @@ class Keeper:
         self._names = service.names
         self._settlement = Settlement(service.page, service.slot)
         self._counters = Counters(service)
-        self._reader = RingReader(service.page, "keeper")
         self._routers = [n for n, r in enumerate(self._names.roles) if r.actor == "router"]
+        self._reader = LosslessReader(service.page, "keeper", self._routers)
         starting = self._page.rows(ACCOUNT)["starting"]
         shares = {
             number: int(starting[self._names.scope(f"strategy:{name}")])
@@ -63,11 +63,13 @@ class Keeper:
             for number in range(len(self._names.instruments))
         }  # fmt: skip
         instruments = {
-            n: BookInstrument(value, shared=bool(specs["shared"][n]))
+            # Each venue counts its own trades.
+            n: BookInstrument(value, int(specs["venue"][n]), bool(specs["shared"][n]))
             for n, value in self._values.items()
         }
         self._book = book.new_book(instruments, int(starting[0]), shares)
-        self._accounts = Accounts(service, shares)
+        self._applied: dict[int, int] = {}
+        self._accounts = Accounts(service, shares, self._applied)
         self._resolves = Resolves(service, self._settlement)
         self._unplaced = Unplaced(service)
         self.done = -1
@@ -76,11 +78,16 @@ class Keeper:
         """Rebuild the book from the log and the rings, and repair the page to agree with it."""
         folder = self._accounts.state_folder / "audit"
         killed = freeze(self._page, self._service.slot)
-        events, cursors = traded(self._page, folder, [*self._routers, self._service.slot])
+        published = self._page.rows(SLOT)["record_sequence"]
+        self._applied.update({slot: int(published[slot]) for slot in self._routers})
+        events, places = traded(self._page, folder, [*self._routers, self._service.slot])
         for event in events:
             self._replay(event)
+            if event.epoch == self._page.epoch and event.producer in self._applied:
+                slot = event.producer
+                self._applied[slot] = max(self._applied[slot], event.sequence)
         for slot in self._routers:
-            self._reader.release(slot, cursors[slot])
+            self._reader.resume(slot, *places[slot])
         killed += self._agree()
         thaw(self._page)
         if killed:
@@ -120,13 +127,20 @@ class Keeper:
         return {self._key(key): p.lots for key, p in self._book.positions.items()}
 
     def take_events(self) -> None:
-        """Apply everything the routers have recorded since the last look."""
+        """Apply everything the routers have recorded since the last look, each once.
+
+        Raises
+        ------
+        GapFound
+            A record is missing: the book can no longer be trusted until it is rebuilt.
+        """
         for slot in self._routers:
             for frame in self._reader.read(slot):
                 if frame.kind in TRADED:
                     body = unpack_body(frame.payload)
                     self._apply(Event(EventKind(frame.kind), frame.market_ms, body))
-                self._reader.release(slot, frame.end)
+                self._applied[slot] = max(self._applied.get(slot, 0), frame.sequence)
+                self._reader.release(frame)
 
     def step_to_mark(self) -> int | None:
         """Return the market step to mark now: its prices are out, its fills are all here."""
@@ -151,8 +165,12 @@ class Keeper:
             if position.lots and key.instrument in marks:
                 worth = self._worth(key, position.lots, marks[key.instrument])
                 self._settlement.mark(self._key(key), worth)
-        self._accounts.update(self._book, step, market_ms)
+        self._accounts.update(self._book, step, market_ms, marks)
         self.done = step
+
+    def finish(self) -> None:
+        """Put on record what is held once the run has ended."""
+        self._accounts.finish(self._book, self.done)
 
     def tidy(self, now_ns: int) -> None:
         """Repair after the dead, reap expired reservations, free entries, obey operators."""
@@ -206,7 +224,9 @@ class Keeper:
         """Return what an event says to the book; None if it says nothing, or has no place."""
         body = event.body
         if event.kind is EventKind.ORDER_DONE:
-            return Terminal(int(str(body["token"])), int(str(body["cumulative"])))
+            # An order that somebody else placed has no token of ours, and nothing was reserved.
+            token = int(str(body["token"]))
+            return Terminal(token, int(str(body["cumulative"]))) if token else None
         is_resolve = event.kind is EventKind.ORDER_RESOLVED and "refused" not in body
         if event.kind is not EventKind.FILL and not is_resolve:
             return None
@@ -249,13 +269,22 @@ async def run(service: Service) -> None:
     keeper = Keeper(service)
     keeper.rebuild()
     await service.ready()
-    while True:
+    while not service.stopping.is_set():
         await service.turn()
         now_ns = service.now_ns()
-        keeper.take_events()
+        try:
+            keeper.take_events()
+        except GapFound as gap:
+            # No renewal before a whole turn on the rebuilt book: the lease lapses if it takes long.
+            body = {"slot": gap.slot, "expected": gap.expected, "found": gap.found}
+            service.emit(EventKind.LINK_GAP, body)
+            keeper = Keeper(service)
+            keeper.rebuild()
+            continue
         step = keeper.step_to_mark()
         if step is not None:
             keeper.mark(step)
             service.finish_step(step)
         keeper.tidy(now_ns)
+        keeper.finish()
         service.lease.renew(now_ns)

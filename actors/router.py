@@ -9,7 +9,6 @@ looked up by client order id; an order the venue does not know stays unknown unt
 """
 
 from collections import deque
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,13 @@ import trio
 from actors.router_duties import Duties
 from actors.router_exits import Exits
 from actors.router_fates import Fates, read_missed_trades
+from actors.router_guests import Guests
 from actors.router_orders import Live, Orders
 from actors.router_queue import Job, JobQueue, lane_of
+from actors.router_reception import Reception
 from actors.router_requests import Requests
 from actors.router_server import StrategyServer
+from actors.router_shadow import require_simulated_if_shadow
 from actors.service import Service
 from exchange_adapters.local_venue import LocalVenue, open_local_venue
 from exchange_adapters.venue_port import (
@@ -35,8 +37,7 @@ from exchange_adapters.venue_port import (
 )
 from tripgate.audit.history import traded
 from tripgate.clock import NS_PER_S
-from tripgate.config.reader import parse_config
-from tripgate.errors import ConfigError, VenueUnknownError
+from tripgate.errors import VenueUnknownError
 from tripgate.gate.commit import (
     Approved,
     commit,
@@ -47,7 +48,6 @@ from tripgate.gate.commit import (
     take_back,
     why_not_send,
 )
-from tripgate.gate.slots import owns_slot
 from tripgate.gate.steps import strategies_done
 from tripgate.gate.words import RESERVED, STATE_MASK, UNSENT, token_slot
 from tripgate.machines.order import Observed, OrderEvent
@@ -74,9 +74,8 @@ class Router:
         self._page = service.page
         self._venue = venue
         self._role = service.page.rows(ROLE)[service.role]
-        socket, owns = Path(service.names.sockets[service.venue]), partial(owns_slot, self._page)
-        self.server = StrategyServer(socket, self._request, owns)
-        self.orders = Orders(service, self.server.tell)
+        self.server = StrategyServer(Path(service.names.sockets[service.venue]))
+        self.orders = Orders(service, self._tell)
         self.duties = Duties(service, self.orders)
         self.fates = Fates(service, venue, self.orders, self._adopt, self._is_well, self._take)
         self.exits = Exits(service, self.orders, self.duties.keys, venue.capabilities)
@@ -85,9 +84,14 @@ class Router:
         budget = Budget(allowed.requests_per_second, allowed.burst_requests)
         self._jobs = JobQueue(budget, service.pace_ms)
         self._requests = Requests(service, self.orders, self.duties, self._jobs, self._put)
+        self.guests = Guests(
+            service, self.orders, self.duties, self._requests, self._request, self.server.tell
+        )
+        self.reception = Reception(service, self.guests, self._request)
         self._busy = False
         self._job_queued = trio.Event()
         self._account_step = -1
+        self._audit_bell = f"role{service.names.role('audit_writer')}"
         self.probed_ns = 0
 
     async def recover(self) -> None:
@@ -160,6 +164,9 @@ class Router:
         self._wake()
         return problem
 
+    def _tell(self, slot: int, event: dict[str, Any]) -> None:
+        self.guests.tell(slot, event)
+
     def _put(self, job: Job, *, duty: bool = False) -> None:
         kind, subject, _ = job
         cause = int(self._page.rows(KEY)["exit_cause"][subject.key]) if kind == "send" else 0
@@ -173,6 +180,8 @@ class Router:
         """Apply what the venue has told, in its order."""
         while self.events:
             self._take(self.events.popleft())
+        if self._service.events.pending:
+            return  # What was told is not in the ring yet: a step must not be marked without it.
         if self.orders.events_step > int(self._role["events_step"]):
             self._role["events_step"] = self.orders.events_step
             self._service.ringer.ring_all()
@@ -231,8 +240,8 @@ class Router:
             self._put(("account", None, {}), duty=True)
 
     async def send_jobs(self) -> None:
-        """Carry out queued jobs one by one, for ever (sibling task of the loop)."""
-        while True:
+        """Carry out queued jobs one by one, until the end (sibling task of the loop)."""
+        while not self._service.stopping.is_set():
             job = self._jobs.take(self._service.pace_ms)
             if job is None:
                 self._job_queued = trio.Event()
@@ -276,7 +285,7 @@ class Router:
         """Record and tell that an order never left; the keeper releases what it reserved."""
         body = {"token": order.token, "state": state.name, "cumulative": 0, "reason": reason}
         self._service.emit(EventKind.ORDER_DONE, body)
-        self.server.tell(token_slot(order.token), {"event": "order_done", **body})
+        self._tell(token_slot(order.token), {"event": "order_done", **body})
 
     def _answered(self, live: Live, answer: Acknowledged | Rejected) -> None:
         if isinstance(answer, Rejected):
@@ -288,6 +297,9 @@ class Router:
 
     async def _wait_durable(self, order: Approved) -> bool:
         deadline = self._service.now_ns() + DURABLE_WAIT_NS
+        if not is_durable(self._page, order):
+            # The audit writer may be waiting for its bell: nobody else tells it of an opening.
+            self._service.ringer.ring(self._audit_bell)
         while not is_durable(self._page, order):
             if self._service.now_ns() > deadline:
                 return False
@@ -314,16 +326,23 @@ class Router:
         self._role["account_reads"] += 1
 
     def renew(self, now_ns: int) -> None:
-        """Renew while the send path was probed lately and few fates are unknown.
+        """Renew while the send path was probed lately, few fates are unknown and records fit.
 
         Otherwise the lease is given up by name: a router that waits for the venue does not hang,
         and killing it for its silence would only make it forget what it has asked already.
         """
         unknown = len(self.fates.unknown())
-        if now_ns - self.probed_ns <= PROBE_AGE_NS and unknown <= UNKNOWN_MAX:
+        fits = not self._service.tell_crowded()
+        if fits and now_ns - self.probed_ns <= PROBE_AGE_NS and unknown <= UNKNOWN_MAX:
             self._service.lease.renew(now_ns)
         else:
             self._service.lease.give_up_stale()
+
+    async def finish(self) -> None:
+        """End in order: finish the send under way, record what its answer says, begin none."""
+        while self._busy or self._service.events.pending:
+            await self._service.turn()
+            self.take_events()
 
     async def probe(self) -> None:
         """Prove the way to the venue every second, for ever (sibling task)."""
@@ -343,23 +362,6 @@ class Router:
         return self._service.now_ns() - self.probed_ns <= PROBE_LATE_NS
 
 
-def require_simulated_if_shadow(service: Service) -> None:
-    """Refuse to send for a page that denies nothing, unless the venue is simulated.
-
-    Raises
-    ------
-    ConfigError
-        The venue is real. The root refuses such a run before it makes a page; this is the last
-        door, where the orders leave.
-    """
-    config = parse_config(service.settings["config_text"], service.settings["config_name"])
-    if service.header["shadow"] and config.venues[service.venue].kind != "simulated":
-        raise ConfigError(
-            f"venues.{service.venue}: this is a shadow page, which denies nothing, and the venue "
-            "is not simulated: its router does not start"
-        )
-
-
 async def run(service: Service) -> None:
     """Recover, then serve: events in, duties and strategies' orders out."""
     require_simulated_if_shadow(service)
@@ -375,14 +377,17 @@ async def run(service: Service) -> None:
                 service.ringer.ring(f"role{service.role}")
 
         nursery.start_soon(listen)
-        nursery.start_soon(router.server.serve)
+        await nursery.start(router.server.serve, router.reception)
         nursery.start_soon(router.send_jobs)
         nursery.start_soon(router.probe)
         nursery.start_soon(router.resolve)
         await service.ready()
-        while True:
+        while not service.stopping.is_set():
             await service.turn()
             now_ns = service.now_ns()
             router.take_events()
             router.work(now_ns)
+            router.guests.turn()
             router.renew(now_ns)
+        await router.finish()
+        nursery.cancel_scope.cancel()

@@ -76,7 +76,8 @@ class Exits:
         """
         if self._service.header["replay"] and not acted and not overdue:
             return [], []
-        settled = not self._keeper.backlog(self._service.slot)
+        told = not self._service.events.pending
+        settled = told and not self._keeper.backlog(self._service.slot)
         return self.plan(now_ns, settled=settled, overdue=overdue)
 
     def plan(

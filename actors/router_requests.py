@@ -5,22 +5,29 @@ own entry, a cancel reaches the asking process's own orders only, and a stop mov
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 from actors.router_duties import Duties
 from actors.router_orders import Orders
 from actors.router_queue import Job, JobQueue
 from actors.service import Service
-from tripgate.gate.commit import Approved, find_reserved
+from tripgate.gate.commit import find_reserved
 from tripgate.gate.words import token_slot
 from tripgate.page.layout import SLOT
 
 JOBS_MAX = 4_096
 """Jobs that may wait before strategies are refused; every one is of another order."""
+WHOLE_MAX = 2**63 - 1
+SHOWN_CHARACTERS_MAX = 40
+"""Of a text that a peer sent, this much is said back to it."""
 
 
 class Requests:
-    """Answers strategies' requests; ``put`` queues what follows from them."""
+    """Answers strategies' requests; ``put`` queues what follows from them.
+
+    Nothing in a request raises, whatever it holds: values are asked for their type before they are
+    compared, and none is put into words but a short one.
+    """
 
     def __init__(
         self, service: Service, orders: Orders, duties: Duties, jobs: JobQueue,
@@ -37,15 +44,20 @@ class Requests:
         token, operation = request.get("token"), request.get("op")
         if operation == "move_stop":
             return self._move_stop(slot, request.get("key"), request.get("stop"))
-        if not isinstance(token, int):
+        if not is_whole(token):
             return "a request names a token"
-        if len(self._jobs) >= JOBS_MAX:
+        if self.is_full:
             return "too many requests"
         if operation == "submit":
             return self._submit(slot, token, request)
         if operation == "cancel":
             return self._cancel(slot, token)
-        return f"unknown operation {operation!r}"
+        return f"unknown operation {shown(operation)}"
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many jobs wait that strategies are refused."""
+        return len(self._jobs) >= JOBS_MAX
 
     def _submit(self, slot: int, token: int, request: dict[str, Any]) -> str | None:
         order = find_reserved(self._service.page, token, slot)
@@ -53,7 +65,7 @@ class Requests:
             return f"token {token} is not a reservation of this process (used or expired?)"
         if self._jobs.holds(token):
             return f"token {token} is being sent already"
-        if (problem := _style_problem(order, request)) is not None:
+        if (problem := style_problem(request, is_market=order.is_market)) is not None:
             return problem
         self._put(("send", order, request))
         return None
@@ -68,7 +80,7 @@ class Requests:
         return None
 
     def _move_stop(self, slot: int, key: object, stop: object) -> str | None:
-        if not isinstance(key, int) or not isinstance(stop, int):
+        if not is_whole(key) or not is_whole(stop):
             return "move_stop names a key and a stop in ticks"
         slots = self._service.page.rows(SLOT)
         own = int(slots["strategy"][slot]) if 0 <= slot < len(slots) else -1
@@ -77,10 +89,24 @@ class Requests:
         return self._duties.move_stop(key, stop)
 
 
-def _style_problem(order: Approved, request: dict[str, Any]) -> str | None:
-    if request.get("type") not in (None, "market" if order.is_market else "limit"):
-        checked = "market" if order.is_market else "limit"
+def style_problem(request: dict[str, Any], *, is_market: bool) -> str | None:
+    """Return why an order that was checked as market or limit may not be sent as asked, or None."""
+    checked = "market" if is_market else "limit"
+    if request.get("type") not in (None, checked):
         return f"the order was checked as a {checked} order and cannot be sent as another"
-    if str(request.get("time_in_force", "GTC")) not in ("GTC", "IOC"):
-        return f"time in force is GTC or IOC, was {request.get('time_in_force')!r}"
+    in_force = request.get("time_in_force", "GTC")
+    if in_force not in ("GTC", "IOC"):
+        return f"time in force is GTC or IOC, was {shown(in_force)}"
     return None
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number of 64 bits; msgpack tells true and false apart from 1."""
+    return type(value) is int and -WHOLE_MAX <= value <= WHOLE_MAX
+
+
+def shown(value: object) -> str:
+    """Return a value as an error may show it: short, whatever a peer sent, and never recursive."""
+    if isinstance(value, str):
+        return repr(value[:SHOWN_CHARACTERS_MAX])
+    return repr(value) if value is None or type(value) is int else f"a {type(value).__name__}"

@@ -6,16 +6,18 @@ in the loop waits for a disk or a network: that runs in sibling tasks.
 """
 
 import os
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import trio
 
+from actors.own_ring import OwnRing
 from tripgate.audit.record import pack_body
 from tripgate.clock import NS_PER_MS, host_ns
-from tripgate.errors import InvariantBroken
 from tripgate.gate.slots import take_role_slot
+from tripgate.logs import open_log
 from tripgate.messages import EventKind
 from tripgate.page import atomics
 from tripgate.page.doorbell import WAIT_MAX_S, Doorbell, Ringer
@@ -23,7 +25,7 @@ from tripgate.page.layout import CONTROL_HEADER, LEASE, ROLE
 from tripgate.page.lease import LeaseHolder
 from tripgate.page.mapping import Page, open_page
 from tripgate.page.ring import RingWriter
-from tripgate.processes import exit_with
+from tripgate.processes import end_even_if_stopped, exit_with
 
 Started = Callable[[Any], Awaitable[None]]
 
@@ -39,6 +41,14 @@ class Service:
         Number of the role, which is also the number of its slot.
     settings
         What the run's launcher decided (speed, sockets, config text …), plain values.
+    events
+        The own ring with its backlog: where ``emit`` puts what it is given.
+    readied, stopping
+        Set when the loop begins, and when it is to end in order: finish what is under way, return.
+    turns
+        Turns of the loop so far.
+    log
+        The operational log, for people; nothing is decided by it, and no secret gets into it.
     """
 
     def __init__(
@@ -54,8 +64,16 @@ class Service:
         self.slot = take_role_slot(page, self.role, incarnation)
         self.lease = LeaseHolder(page, self.role)
         self.ring = RingWriter(page, self.slot)
+        self.events = OwnRing(self.ring)
+        self.readied, self.stopping = trio.Event(), trio.Event()
+        self.turns = 0
+        self._is_crowded = False
         self.bell = Doorbell(page.folder, f"role{self.role}")
         self.ringer = Ringer(page.folder)
+        name = f"{actor}-{venue}" if venue else actor
+        self.log = open_log(
+            Path(page.names.state_folder) / "logs", name, epoch=page.epoch, incarnation=incarnation
+        )
         self._started = started
         self._step = page.address(ROLE, self.role, "step")
 
@@ -90,17 +108,31 @@ class Service:
     async def ready(self) -> None:
         """Tell the supervisor that state is rebuilt and the loop begins."""
         await self._started({"pid": os.getpid(), "incarnation": self.incarnation})
+        self.readied.set()
+        self.log.info("ready")
 
     async def turn(self, timeout_s: float = WAIT_MAX_S) -> None:
-        """Wait for the bell, at most ``timeout_s``."""
+        """Wait for the bell, at most ``timeout_s``; then put into the ring what waited for room."""
         with trio.move_on_after(timeout_s):
             await trio.lowlevel.wait_readable(self.bell.socket.fileno())
         self.bell.drain()
+        self.turns += 1
+        self.events.flush()
+        self.tell_crowded()
+
+    def tell_crowded(self) -> bool:
+        """Return whether the own ring has no room to spare; record when that begins and ends."""
+        crowded = self.events.is_crowded
+        if crowded is not self._is_crowded:
+            self._is_crowded = crowded
+            kind = EventKind.RING_CROWDED if crowded else EventKind.RING_ROOMY
+            self.emit(kind, {"slot": self.slot, "pending": self.events.pending})
+        return crowded
 
     def emit(
         self, kind: EventKind, body: Mapping[str, Any], *, market_ms: int | None = None
-    ) -> int:
-        """Put an event into the own ring and return its sequence.
+    ) -> None:
+        """Put an event into the own ring, or in line for it while the ring is full.
 
         Parameters
         ----------
@@ -110,13 +142,11 @@ class Service:
         Raises
         ------
         InvariantBroken
-            The ring is full: a tree process that cannot record what it did must not go on.
+            Ring and line are full: a tree process that cannot record what it did must not go on.
         """
         stamp_ms = self.market_ms if market_ms is None else market_ms
-        sequence = self.ring.append(int(kind), pack_body(dict(body)), host_ns(), stamp_ms)
-        if sequence is None:
-            raise InvariantBroken(f"the ring of slot {self.slot} is full")
-        return sequence
+        self.log.debug(kind.name, body=body)
+        self.events.append(int(kind), pack_body(dict(body)), host_ns(), stamp_ms)
 
     def finish_step(self, step: int) -> None:
         """Publish that this role has handled a market step, and ring everybody."""
@@ -132,7 +162,12 @@ class Service:
         return atomics.load(self.page.address(LEASE, role)) - host_ns()
 
     def close(self) -> None:
-        """Take the bell down."""
+        """Take the bell down; tell the log what ended us, if it was an error."""
+        error = sys.exception()
+        if isinstance(error, Exception):
+            self.log.error("failed", exc_info=error)
+        else:
+            self.log.info("ended")
         self.bell.close()
         self.ringer.close()
 
@@ -143,5 +178,6 @@ def attach(
 ) -> Service:  # fmt: skip
     """Open the page for an actor. The guard comes first: no actor outlives its tree."""
     exit_with(os.getppid())
+    end_even_if_stopped()
     page = open_page(Path(folder), control_writable=True)
     return Service(page, actor, venue, incarnation, settings, started)

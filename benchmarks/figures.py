@@ -23,7 +23,6 @@ from benchmarks.gate_text import (
 )
 from benchmarks.properties import COMMAND as PROPERTIES
 from benchmarks.properties import count_properties
-from benchmarks.restarts import COMMAND, measure_restarts
 from benchmarks.runs import run_once
 from exchange_adapters.market.replay import find_panel
 from tripgate.clock import utc_ms
@@ -40,7 +39,8 @@ SPIN = ("chaos", "spin", "--json")
 HEAD = """# Figures
 
 Written by `tripgate bench figures` (`make figures`); edit the command, not this file. Times depend
-on the machine and on what else it was doing; ratios and everything that is counted do not.
+on the machine and on what else it was doing; ratios and everything that is counted do not. The
+figures of the tree, its links and its log stand in [reliability](reliability.md#figures).
 """
 
 METHOD = """`min` is the smallest and `median` the middle of many batches, ns per operation, the
@@ -71,8 +71,6 @@ def make_figures(report: Callable[[str], None]) -> Figures:
     """Make every run (minutes), telling ``report`` what is under way; return the document."""
     report("measuring the gate")
     results: dict[str, Any] = {"gate": run_gate()}
-    report("measuring starts and restarts")
-    results["restarts"] = measure_restarts()
     report("killing processes on one page, 3000 of them")
     results["storm"] = run_once(*STORM)
     report("running the property tests")
@@ -103,7 +101,6 @@ def make_figures(report: Callable[[str], None]) -> Figures:
 def render(results: dict[str, Any]) -> str:
     """Return the document of some results."""
     parts = [HEAD, _machine_text(), _gate_text(results["gate"])]
-    parts.append(_restarts_text(results["restarts"]))
     parts.append(_storm_text(results["storm"]))
     parts.append(_properties_text(results["properties"]))
     parts.append(_spin_text(results["spin"]))
@@ -151,20 +148,6 @@ def _gate_text(gate: dict[str, Any]) -> str:
         _table(GOALS_HEAD, goal_rows(gate)),
     ]
     return "\n".join(parts)
-
-
-def _restarts_text(restarts: dict[str, Any]) -> str:
-    rows: list[tuple[object, ...]] = [
-        ("command to armed gate", f"{restarts['armed_s']} s"),
-        *(
-            (f"kill -9 of {role}, to its successor's live lease", f"{ms:.0f} ms")
-            for role, ms in restarts["actors_ms"].items()
-        ),
-        ("kill -9 of the root, to no process of the tree", f"{restarts['tree_gone_ms']:.0f} ms"),
-        ("next start on the surviving venue, to armed gate", f"{restarts['armed_again_s']} s"),
-        ("log verified after all of it", restarts["verified"]),
-    ]
-    return f"## Starts and restarts\n\n{_command_text(COMMAND)}\n{_table(('what', 'time'), rows)}"
 
 
 def _storm_text(storm: dict[str, Any]) -> str:

@@ -9,13 +9,13 @@ start time. Operators' records that are in the log were acted on: they are not a
 from dataclasses import dataclass
 from pathlib import Path
 
+from supervisors.leftovers import tree_processes
 from tripgate.audit.reader import LogReader
 from tripgate.audit.record import unpack_body
 from tripgate.durable import write_durably
 from tripgate.errors import DeadlineError, PageError
 from tripgate.instance import page_folder
 from tripgate.messages import EventKind
-from tripgate.page.layout import ROLE
 from tripgate.page.level import bump_generation, node_level
 from tripgate.page.mapping import Page, open_page
 from tripgate.processes import kill_and_wait
@@ -63,11 +63,9 @@ def close_old_page(instance: str) -> dict[str, Level]:
 
 
 def _kill_leftovers(page: Page) -> None:
-    rows = page.rows(ROLE)
-    for number in range(len(page.names.roles)):
-        pid, start_time = int(rows["pid"][number]), int(rows["start_time"][number])
+    for pid, start_time in tree_processes(page).items():
         # Waited for: the next tree takes over the log's lock and reads what the last one wrote.
-        if pid > 0 and not kill_and_wait(pid, start_time, LEFTOVER_WAIT_S):
+        if not kill_and_wait(pid, start_time, LEFTOVER_WAIT_S):
             raise DeadlineError(
                 f"process {pid} of the last run does not end: end it, then start again"
             )

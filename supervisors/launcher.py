@@ -21,6 +21,7 @@ import trio
 
 from exchange_adapters.local_venue import open_local_venue
 from exchange_adapters.market.feed import open_feed
+from supervisors.leftovers import kill_tree
 from supervisors.shadow import require_mode
 from tripgate.audit.reader import LogReader
 from tripgate.audit.record import unpack_body
@@ -112,7 +113,7 @@ class PaperRun:
         self._require_known_trades()
         with (self.state / "logs" / "root.log").open("ab") as log:
             self._root = subprocess.Popen(
-                [sys.executable, "-m", "supervisors.root", str(settings), str(os.getpid())],
+                [sys.executable, "-m", "supervisors.start", str(settings), str(os.getpid())],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         if self._stop_asked:
@@ -156,6 +157,8 @@ class PaperRun:
             With the root's own exit code and last words, if it ended with a failure.
         """
         if self.died(code):
+            # What was stopped when its root died cannot end itself.
+            kill_tree(page_folder(self.plan.instance), 0 if self._root is None else self._root.pid)
             raise TreeDiedError(
                 f"the tree died ({_death(code)}); the gate is closed and the venue still stands "
                 f"for ten minutes: 'tripgate paper --instance {self.plan.instance}' takes it over"

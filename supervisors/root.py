@@ -1,35 +1,39 @@
 """The root of a tree: makes the page, starts the children, arms the gate, ends the run in order.
 
-``python -m supervisors.root SETTINGS.json`` (started by the ``paper`` launcher, never by hand).
+Runs in the process that ``supervisors.start`` began.
 It owns the instance lock. It ends when its launcher dies, as every process here ends with its
 parent: then nothing is orderly and the next start says so.
 
 Order of a start: lock, old page closed and frozen, its rings put into the log, epoch raised, page
-made closed, the old one's tables taken over, children ready, leases live, gate armed, strategies
-started. Order of an end: gate closed, strategies ended, log drained,
-children ended, marker written.
+made closed, the old one's tables taken over, groups of children started side by side and ready,
+leases live, gate armed, strategies started. Order of an end: gate closed, strategies ended, log
+drained, venues' actors ended, then the core's with the audit_writer last, marker written.
+An armed tree ends by its operator, with its plan (feed or duration over), or after EMERGENCY once
+it was observed flat; no death and no escalation ends it.
 """
 
 import importlib
-import json
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import trio
 
 from actors import runtime
+from actors.spawner import KERNEL_MODULES, Spawner
 from exchange_adapters.local_venue import open_local_venue
 from supervisors.carry_over import CarryOver, carry_over, close_old_page, note_ended
+from supervisors.exposure import is_flat
+from supervisors.group import GroupTask
 from supervisors.kept_limits import KeptLimit, keep_tighter_limits
 from supervisors.page_setup import VenueFacts, make_page
 from supervisors.shadow import fix_mode, require_simulated
-from supervisors.strategies import keep_strategy
+from supervisors.strategies import StrategyHolder, key_variables
 from supervisors.supervisor import SUPERVISOR_ROLE, Supervisor
 from supervisors.take_over import find_old_page, store_old_rings, supersede, take_tables
-from supervisors.tree import children_of
+from supervisors.tree import CORE, groups_of, strategies_group
 from supervisors.unfinished import restore_orders
 from tripgate.audit.numbers import number_rows
 from tripgate.clock import host_ns
@@ -41,18 +45,19 @@ from tripgate.instance import InstanceLock, next_epoch, state_folder
 from tripgate.messages import SCHEMA_VERSION, EventKind
 from tripgate.operator_file import read_records
 from tripgate.page.kernel_cache import is_compiled, mark_compiled
-from tripgate.page.layout import ACCOUNT, KEY, LEASE, ROLE, SLOT, WATERMARK
+from tripgate.page.layout import ACCOUNT, LEASE, ROLE, SLOT, WATERMARK
 from tripgate.page.level import bump_generation, node_level
 from tripgate.page.mapping import Page
-from tripgate.processes import exit_with
+from tripgate.page.terms import sheet
 from tripgate.reasons import Level
 
 START_WAIT_S = 120.0
 DRAIN_WAIT_S = 10.0
-STRATEGIES_END_WAIT_S = 3.0
+STRATEGIES_END_WAIT_S = 10.0
+"""More than a strategy's own grace: it ends of itself, or by SIGTERM, or is killed."""
+CHILDREN_END_WAIT_S = 30.0
 POLL_S = 0.02
 EMERGENCY_EXIT_CODE = 14
-KERNEL_MODULES = ("tripgate.gate.check", "tripgate.gate.settle", "tripgate.page.board")
 
 
 async def read_facts(config: Config, sockets: dict[str, str]) -> dict[str, VenueFacts]:
@@ -71,12 +76,18 @@ class Run:
     """One run of one tree, from the made page to its end."""
 
     def __init__(
-        self, page: Page, config: Config, settings: dict[str, Any], kept: Sequence[KeptLimit] = ()
+        self,
+        page: Page,
+        config: Config,
+        settings: dict[str, Any],
+        kept: Sequence[KeptLimit] = (),
+        spawner: Spawner | None = None,
     ) -> None:
         self._page = page
         self._config = config
         self._settings = settings
         self._kept = kept
+        self._spawner = spawner
         self._state = Path(page.names.state_folder)
         self._stop = trio.Event()
         self.reason = ""
@@ -84,22 +95,36 @@ class Run:
 
     async def run(self) -> int:
         """Run the tree until it is over and return the exit code."""
-        async with runtime.open_tree("root"), trio.open_nursery() as nursery:
+        async with runtime.open_tree("root", self._spawner), trio.open_nursery() as nursery:
             supervisor = Supervisor(self._page, self._settings, nursery)
+            supervisor.log.info("root runs", state=str(self._state))
             self._record_start(supervisor)
             nursery.start_soon(self._await_signals)
-            await self._start_children(supervisor, nursery)
-            await self._arm(supervisor)
+            nursery.start_soon(supervisor.watch)
             async with trio.open_nursery() as strategies:
-                logs = self._state / "logs"
-                for name, strategy in self._config.strategies.items():
-                    strategies.start_soon(keep_strategy, self._page, name, strategy, logs)
-                await self._await_end()
-                code = await self._close(supervisor, strategies)
-            supervisor.stopping = True
-            await self._end_children(supervisor, nursery)
+                group = None
+                if await self._start_children(supervisor):
+                    await self._arm(supervisor)
+                    group = self._start_strategies(supervisor, strategies)
+                    await self._await_end()
+                code = await self._close(supervisor, group)
+                strategies.cancel_scope.cancel()
+            await self._end_children(supervisor)
+            nursery.cancel_scope.cancel()
+        supervisor.log.info("root ends", reason=self.reason, code=code)
         supervisor.close()
         return code
+
+    def _start_strategies(self, supervisor: Supervisor, nursery: trio.Nursery) -> GroupTask:
+        logs = self._state / "logs"
+        holder = StrategyHolder(
+            self._page, self._config.strategies, logs, supervisor, nursery,
+            key_variables(self._config),
+        )  # fmt: skip
+        group = GroupTask(strategies_group(self._page.names), holder)
+        nursery.start_soon(holder.watch)
+        nursery.start_soon(group.run)
+        return group
 
     def _record_start(self, supervisor: Supervisor) -> None:
         supervisor.emit(EventKind.RUN_STARTED, {
@@ -111,6 +136,8 @@ class Run:
         })  # fmt: skip
         for body in number_rows(self._page.names):
             supervisor.emit(EventKind.NUMBERS_ASSIGNED, body)
+        for body in sheet(self._page):
+            supervisor.emit(EventKind.LIMITS_IN_FORCE, body)
         # What was taken over goes on record: a later start must find it in the log.
         for node, scope in enumerate(self._page.names.scopes):
             if level := node_level(self._page, node):
@@ -121,22 +148,37 @@ class Run:
         for limit in self._kept:
             supervisor.emit(EventKind.LIMITS_CHANGED, limit.to_body())
 
-    async def _start_children(self, supervisor: Supervisor, nursery: trio.Nursery) -> None:
-        nursery.start_soon(supervisor.watch)
-        readies = []
-        for spec in children_of(self._page.names.roles):
-            ready = trio.Event()
-            readies.append(ready)
-            nursery.start_soon(supervisor.keep, spec, ready)
+    async def _start_children(self, supervisor: Supervisor) -> bool:
+        """Start the groups side by side; return whether all are ready, False if asked to end."""
+        for spec in groups_of(self._page.names.roles):
+            supervisor.add(spec)
+
+        def is_settled() -> bool:
+            ready = all(task.ready.is_set() for task in supervisor.groups.values())
+            return self._stop.is_set() or (ready and self._all_leases_live())
+
         try:
             with trio.fail_after(START_WAIT_S):
-                for ready in readies:
-                    await ready.wait()
-                await self._until(self._all_leases_live)
+                await self._until(is_settled)
         except trio.TooSlowError:
             raise DeadlineError(
-                f"the tree was not ready within {START_WAIT_S:.0f} s: see {self._state / 'logs'}"
+                f"the tree was not ready within {START_WAIT_S:.0f} s: "
+                f"{self._what_lacks(supervisor)}; see {self._state / 'logs'}"
             ) from None
+        return not self._stop.is_set()
+
+    def _what_lacks(self, supervisor: Supervisor) -> str:
+        """Say which actor is not ready and what ended it last, or whose lease is not live."""
+        lacking = {
+            name: reason
+            for task in supervisor.groups.values()
+            for name, reason in task.unready().items()
+        }
+        deadlines = self._page.rows(LEASE)["deadline_ns"]
+        for number, role in enumerate(self._page.names.roles):
+            if role.critical and int(deadlines[number]) <= host_ns():
+                lacking.setdefault(role.text, "its lease is not live")
+        return ", ".join(f"{name} ({reason})" for name, reason in lacking.items())
 
     def _all_leases_live(self) -> bool:
         deadlines = self._page.rows(LEASE)["deadline_ns"]
@@ -169,52 +211,47 @@ class Run:
             return True
         # On a shadow page nothing is closed, and nothing ends, but what the feed ends.
         acts = not self._page.header["shadow"]
-        if acts and node_level(self._page, 0) is Level.EMERGENCY and self._is_flat():
+        if acts and node_level(self._page, 0) is Level.EMERGENCY and is_flat(self._page):
             self.reason = "emergency, flat"
             return True
         return False
 
-    def _is_flat(self) -> bool:
-        held = any(int(word) >> 32 for word in self._page.rows(KEY)["closable"])
-        routers = [n for n, role in enumerate(self._page.names.roles) if role.actor == "router"]
-        reads = self._page.rows(ROLE)["account_reads"][routers]
-        flat = self._page.rows(ROLE)["account_flat"][routers]
-        return not held and bool(flat.all()) and bool((reads >= 2).all())
-
-    async def _close(self, supervisor: Supervisor, strategies: trio.Nursery) -> int:
+    async def _close(self, supervisor: Supervisor, strategies: GroupTask | None) -> int:
         header = self._page.header
         header["closed"] = 1
         bump_generation(self._page)
         header["ended"] = 1
         supervisor.ring_all()
-        with trio.move_on_after(STRATEGIES_END_WAIT_S):
-            await self._until(lambda: not strategies.child_tasks)
-        strategies.cancel_scope.cancel()
+        if strategies is not None:
+            strategies.stop()
+            with trio.move_on_after(STRATEGIES_END_WAIT_S):
+                await strategies.down.wait()
         level = max(node_level(self._page, n) for n in range(len(self._page.names.scopes)))
         supervisor.emit(EventKind.RUN_ENDED, {"reason": self.reason, "level": level.name})
         return EMERGENCY_EXIT_CODE if level is Level.EMERGENCY else 0
 
-    async def _end_children(self, supervisor: Supervisor, nursery: trio.Nursery) -> None:
+    async def _end_children(self, supervisor: Supervisor) -> None:
+        """End the actors: venues first, since the core writes down what they still have to say."""
         with trio.move_on_after(DRAIN_WAIT_S):
             await self._until(self._is_drained)
         self._page.header["armed"] = 0
-        nursery.cancel_scope.cancel()
+        supervisor.stopping = True
+        core = supervisor.groups.pop(CORE)
+        with trio.move_on_after(CHILDREN_END_WAIT_S):
+            for task in supervisor.groups.values():
+                task.stop()
+            for task in supervisor.groups.values():
+                await task.down.wait()
+            core.stop()
+            await core.down.wait()
 
     def _is_drained(self) -> bool:
         sequences = self._page.rows(SLOT)["record_sequence"]
         return bool((self._page.rows(WATERMARK)["sequence"] >= sequences).all())
 
     async def _until(self, condition: Callable[[], bool]) -> None:
-        # Conditions are words that other processes write: there is no event to wait on.
-        async for _ in _polls():
-            if condition():
-                return
-
-
-async def _polls() -> AsyncIterator[None]:
-    while True:
-        yield
-        await trio.sleep(POLL_S)
+        while not condition():  # noqa: ASYNC110 - words that other processes write give no event
+            await trio.sleep(POLL_S)
 
 
 def restore_past(page: Page, past: CarryOver, state: Path) -> None:
@@ -239,7 +276,7 @@ def compile_kernels() -> None:
         mark_compiled()
 
 
-def run_instance(settings: dict[str, Any]) -> int:
+def run_instance(settings: dict[str, Any], spawner: Spawner) -> int:
     """Run one instance's tree in this process; return the exit code."""
     instance = settings["instance"]
     config = load_text(settings["config_text"], settings["config_name"], {}).config
@@ -250,6 +287,8 @@ def run_instance(settings: dict[str, Any]) -> int:
         state = state_folder(instance)
         fix_mode(state, shadow=shadow)
         compile_kernels()
+        # At the very first start it had to wait for the kernels; else it runs already.
+        spawner.start()
         levels = close_old_page(instance)
         old = find_old_page(instance)
         if old is not None:
@@ -269,22 +308,15 @@ def run_instance(settings: dict[str, Any]) -> int:
         page.set_complete()
         if old is not None:
             supersede(old, epoch)
-        code = trio.run(Run(page, config, settings, kept).run)
+        code = trio.run(Run(page, config, settings, kept, spawner).run)
         note_ended(state, epoch)
     return code
 
 
-def main() -> int:
-    """Entry point of the root process."""
-    launcher = int(sys.argv[2])
-    exit_with(launcher)
-    settings = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+def run(settings: dict[str, Any], spawner: Spawner) -> int:
+    """Run one instance's tree and return the exit code; what is wrong is said on stderr."""
     try:
-        return run_instance(settings)
+        return run_instance(settings, spawner)
     except TripgateError as error:
         print(f"tripgate: {error}", file=sys.stderr)
         return error.exit_code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -91,14 +91,15 @@ def find_old_page(instance: str) -> Page | None:
 
 def store_old_rings(old: Page, state: Path) -> StoredRings:
     """Put what the rings of a frozen page still hold into the log, under that page's epoch."""
-    offset_ns, reader = utc_ns() - host_ns(), RingReader(old, "audit")
+    now_ns, reader = host_ns(), RingReader(old, "audit")
+    offset_ns = utc_ns() - now_ns
     count, damaged = 0, []
     _post_missing(old)
     with LogWriter(state / "audit", state / "heads") as log:
         for slot in range(old.layout.capacities.slots):
             try:
                 while frames := list(reader.read(slot)):
-                    log.append([row_of(frame, old.epoch, offset_ns) for frame in frames])
+                    log.append([row_of(frame, old.epoch, offset_ns, now_ns) for frame in frames])
                     reader.release(slot, frames[-1].end)
                     count += len(frames)
             except (InvariantBroken, ProducerGapError):

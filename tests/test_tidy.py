@@ -40,13 +40,18 @@ IMPORTERS = {
     "tractor": ("actors/runtime.py",),
     "ccxt": ("exchange_adapters/",),
     "onnxruntime": ("models/forecast/onnx_runner.py",),
-    "sqlite3": ("tripgate/audit/", "benchmarks/peer_sqlite.py"),
-    "sqlite_utils": ("tripgate/audit/",),
+    "sqlite3": (
+        "tripgate/audit/",
+        "benchmarks/peer_sqlite.py",
+        "benchmarks/audit_peers.py",
+        "chaos/tampering/",
+    ),
+    "sqlite_utils": ("tripgate/audit/", "benchmarks/audit_peers.py"),
     "time": ("tripgate/clock.py", "tripgate/page/atomics.py"),
     "random": ("chaos/",),
 }
 """Who may import what. The compiled clock of atomics.py has a plain twin for coverage; SQLite as a
-peer of the gate is measured on tables of its own."""
+peer of the gate is measured on tables of its own, and tampering takes what an attacker has."""
 
 CLOCK_CALLS = {"now", "utcnow", "today", "current_time", "perf_counter", "monotonic"}
 CLOCK_OWNERS = {"datetime", "date", "time", "trio"}

@@ -59,9 +59,12 @@ def lock_is_held(path: Path) -> bool:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder (0700) and its parents (as the umask says), if not there."""
+    """Make a folder (0700) and its parents (as the umask says), if not there, durably."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for place in made:
+            sync_folder(place.parent)
     except OSError as error:
         raise unwritable(folder, error) from None
 

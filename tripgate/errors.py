@@ -112,5 +112,11 @@ class ChainBrokenError(TripgateError):
     exit_code = 30
 
 
+class ReplayMismatchError(TripgateError):
+    """What is on record does not follow from the records. Gate effect: none on a live gate."""
+
+    exit_code = 31
+
+
 class InvariantBroken(AssertionError):
     """A bug: a promise of the code does not hold. The process crashes and its lease lapses."""

@@ -58,6 +58,11 @@ def decode_body(body: bytes) -> object:
 class Decoder:
     """Turns a stream of bytes, cut anywhere, into objects.
 
+    Parameters
+    ----------
+    bytes_max
+        Longest body accepted, at most ``FRAME_BYTES_MAX``: a peer that only asks needs less.
+
     Example
     -------
     >>> decoder = Decoder()
@@ -66,7 +71,8 @@ class Decoder:
     ([], [{'step': 7}])
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_max: int = FRAME_BYTES_MAX) -> None:
+        self._bytes_max = bytes_max
         self._buffer = bytearray()
         self._is_broken = False
 
@@ -75,35 +81,56 @@ class Decoder:
         """Whether every byte so far belongs to a finished frame: an end here is an orderly one."""
         return not self._buffer and not self._is_broken
 
+    @property
+    def has_frame(self) -> bool:
+        """Whether ``take`` has a message to return, or an error to raise."""
+        if len(self._buffer) < HEADER.size:
+            return self._is_broken
+        (length,) = HEADER.unpack_from(self._buffer)
+        is_wrong = not 0 < length <= self._bytes_max
+        return is_wrong or len(self._buffer) >= HEADER.size + length
+
     def feed(self, data: bytes | bytearray) -> list[object]:
         """Return the objects that ``data`` completes, oldest first.
 
         Raises
         ------
         FrameError
-            A length of 0 or above ``FRAME_BYTES_MAX``, a body that is not msgpack, or any call
-            after such an error. Objects completed by the same call are lost with it: the
-            connection has to be cut anyway.
+            A length of 0 or above the bound, a body that is not msgpack, or any call after such
+            an error. Objects completed by the same call are lost with it: the connection has to
+            be cut anyway.
         """
+        self.push(data)
+        messages: list[object] = []
+        while taken := self.take():
+            messages += taken
+        return messages
+
+    def push(self, data: bytes | bytearray) -> None:
+        """Add bytes without decoding any: ``take`` decodes them frame by frame."""
         if self._is_broken:
             raise FrameError("the stream was broken before: open a new connection")
         self._buffer += data
-        messages: list[object] = []
+
+    def take(self) -> list[object]:
+        """Return the next finished message in a list, or an empty list; raises as ``feed``.
+
+        For whoever shares one thread among many peers: 64 KiB may hold ten thousand frames.
+        """
         try:
-            while (body := self._take_body()) is not None:
-                messages.append(decode_body(body))
+            body = self._take_body()
+            return [] if body is None else [decode_body(body)]
         except FrameError:
             self._is_broken = True
             self._buffer.clear()
             raise
-        return messages
 
     def _take_body(self) -> bytes | None:
         if len(self._buffer) < HEADER.size:
             return None
         (length,) = HEADER.unpack_from(self._buffer)
-        if not 0 < length <= FRAME_BYTES_MAX:
-            raise FrameError(f"a frame of {length} bytes is announced; 1 to {FRAME_BYTES_MAX} fit")
+        if not 0 < length <= self._bytes_max:
+            raise FrameError(f"a frame of {length} bytes is announced; 1 to {self._bytes_max} fit")
         end = HEADER.size + length
         if len(self._buffer) < end:
             return None

@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import threading
+from collections.abc import Callable
 
 ORPHAN_EXIT_CODE = 70
 """Exit code of a process that ended because the one it was guarding had died."""
@@ -72,8 +73,22 @@ def kill_and_wait(pid: int, start_time: int, wait_s: float) -> bool:
         os.close(descriptor)
 
 
-def exit_with(pid: int) -> None:
+def end_even_if_stopped() -> None:
+    """Let the kernel end this process with its parent even while it is stopped.
+
+    A stopped process cannot see through its guard that its parent has died. But a stopped process
+    group that is orphaned by that death is sent SIGHUP and continued, and a child that leads a
+    group of its own in its parent's session is just such a group.
+    """
+    # A session's leader leads its group already, and may not be moved.
+    with contextlib.suppress(PermissionError):
+        os.setpgid(0, 0)
+
+
+def exit_with(pid: int, last: Callable[[], object] | None = None) -> None:
     """End this process at once, from a daemon thread, when process ``pid`` ends.
+
+    ``last`` is called before, whatever it raises: this process ends all the same.
 
     A prctl death signal would be tied to the *thread* that forked us and fires when that thread
     retires; a pidfd is not. Ends at once if the process is already gone.
@@ -87,6 +102,10 @@ def exit_with(pid: int) -> None:
 
     def wait() -> None:
         poller.poll()
-        os._exit(ORPHAN_EXIT_CODE)
+        try:
+            if last is not None:
+                last()
+        finally:
+            os._exit(ORPHAN_EXIT_CODE)
 
     threading.Thread(target=wait, name=f"guard-{pid}", daemon=True).start()

@@ -90,7 +90,6 @@ class Trading(RuleBasedStateMachine):
         for table in (INSTRUMENT, KEY):
             self.page.rows(table)["margin_ppm"][:] = self.model.margin_ppm
 
-    # ---- asking ---------------------------------------------------------------------------------
     @rule(
         pair=PAIR, size=st.integers(1, 60), buys=st.booleans(), offset=st.integers(-60, 60),
         stop_percent=st.sampled_from([98, 98, 98, 98, 98, 85, 100, 0]),
@@ -176,7 +175,6 @@ class Trading(RuleBasedStateMachine):
         """Return the trip generation."""
         return atomics.load(self.page.address(CONTROL_HEADER, 0, "generation"))
 
-    # ---- the router, the venue and the keeper ---------------------------------------------------
     def some_order(self, pick: int, state: str) -> Order | None:
         """Return one of the orders in a state, or None if there is none."""
         fitting = [order for order in self.model.orders if order.state == state]
@@ -322,7 +320,6 @@ class Trading(RuleBasedStateMachine):
             key = self.bench.key(pair[1], pair[0])
             self.bench.settlement.mark(key, self.model.positions[pair].charged)
 
-    # ---- what must hold after every step --------------------------------------------------------
     @invariant()
     def words_are_sums(self) -> None:
         """Every word equals what the model adds up."""

@@ -146,7 +146,6 @@ class Model:
     run: dict[Pair, tuple[int, int, int]] = field(default_factory=dict)
     orders: list[Order] = field(default_factory=list)
 
-    # ---- amounts --------------------------------------------------------------------------------
     def worth(self, instrument: int, lots: int, ticks: int) -> int:
         """Return money units, rounded up: linear by price, inverse by contract value alone."""
         value: Fraction = INSTRUMENTS[instrument].units.value_fraction()
@@ -165,7 +164,6 @@ class Model:
         margin = ceil_share(abs(charged), self.margin_ppm, PPM)
         self.positions[pair] = Position(lots, charged, margin)
 
-    # ---- sums -----------------------------------------------------------------------------------
     def sums(self) -> dict[str, tuple[int, int, int, int]]:
         """Return (gross, long worst, short worst, margin) of every scope."""
         totals = {scope: [0, 0, 0, 0] for scope in SCOPES}
@@ -204,7 +202,6 @@ class Model:
         opening = (o for o in self.orders if o.pair[1] == instrument and o.opens)
         return held + sum(o.remaining if o.lots > 0 else -o.remaining for o in opening)
 
-    # ---- the check ------------------------------------------------------------------------------
     def judge(self, pair: Pair, lots: int, price: int, stop: int) -> Answer:
         """Return what the gate must answer, and charge what an answer charges."""
         position, own = self.positions[pair].lots, INSTRUMENTS[pair[1]].scope

@@ -47,7 +47,7 @@ LAST_WORDS_MAX = 4_000
 
 VENUE_MODULE = "exchange_adapters.simulator.process"
 STRATEGY_MODULE = "tripgate.demo"
-ROOT_MODULE = "supervisors.root"
+ROOT_MODULE = "supervisors.start"
 
 
 def panel_or_none() -> Path | None:
@@ -87,8 +87,6 @@ class PaperRun:
         self.environment = {**os.environ, **own, **environment}
         self.environment.pop("TRIPGATE_INSTANCE", None)
         self.launcher: subprocess.Popen[bytes] | None = None
-
-    # ---- life -------------------------------------------------------------------------------
 
     def start(self, *options: str) -> "PaperRun":
         """Start ``tripgate paper --json`` with these options."""
@@ -156,8 +154,6 @@ class PaperRun:
                 os.environ.pop(name)
             os.environ.update(before)
 
-    # ---- what it says -----------------------------------------------------------------------
-
     @property
     def summary(self) -> Any:
         """The object the run ended with."""
@@ -180,6 +176,12 @@ class PaperRun:
             [sys.executable, "-m", "tripgate", *words], cwd=ROOT, env=self.environment,
             capture_output=True, text=True, timeout=STEP_BOUND_S,
         )  # fmt: skip
+
+    def replayed(self) -> Any:
+        """Return what ``audit replay`` says of the run's log."""
+        done = self.command("audit", "replay", self.instance, "--json")
+        assert done.returncode in (0, 31), done.stderr
+        return json.loads(done.stdout)
 
     @property
     def state(self) -> Path:
@@ -213,8 +215,6 @@ class PaperRun:
         with self.inside():
             return Gate.attach(strategy=strategy, instance=self.instance)
 
-    # ---- its processes ----------------------------------------------------------------------
-
     def processes(self, text: str = "") -> dict[int, str]:
         """Return pid and command line of the run's living processes whose command has ``text``."""
         mark = f"TRIPGATE_SHM={self.environment['TRIPGATE_SHM']}".encode()
@@ -246,8 +246,6 @@ class PaperRun:
         """Wait for the one strategy process and return its pid."""
         wait_until(lambda: len(self.processes(STRATEGY_MODULE)) == 1, "one strategy process")
         return next(iter(self.processes(STRATEGY_MODULE)))
-
-    # ---- the same thing, told by three -------------------------------------------------------
 
     def page_positions(self, page: Page) -> dict[str, int]:
         """Return the positions in the page that are not zero, signed lots by symbol."""

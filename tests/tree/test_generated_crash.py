@@ -39,3 +39,15 @@ def test_generated_crash_when_it_is_over_then_nothing_is_left_of_the_run(run: Pa
     assert run.processes() == {}
     assert not run.page_is_left
     assert [body["reason"] for body in run.bodies(EventKind.RUN_ENDED)] == ["feed finished"]
+
+
+def test_P10_generated_crash_when_its_log_is_replayed_then_book_and_levels_come_out(
+    run: PaperRun,
+) -> None:
+    run.wait()
+    told = run.replayed()
+    assert told["mismatches"] == []
+    assert told["positions"] == {}
+    assert told["decisions"]["equal"] == told["decisions"]["approved"] > 0
+    assert told["levels"]["portfolio"] == run.summary["level_max"]
+    assert told["checkpoints"]["snapshot_sums"] > 0

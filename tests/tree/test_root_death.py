@@ -1,8 +1,9 @@
 """The root dies by kill -9; its tree goes with it, the venue stands, and a restart finds it.
 
-Told as one story, as in test_deaths: kill the root, start the same instance again, resume it in
-two steps, halt it by hand, end it with Ctrl-C. One order rests at the venue when the root dies, and
-one that was approved is not sent yet.
+Told as one story, as in test_deaths: stop the root for a moment, kill it, start the same instance
+again, resume it in two steps, halt it by hand, end it with Ctrl-C. One order rests at the venue
+when the root dies, and one that was approved is not sent yet; an actor and the strategy are stopped
+then, so that they cannot see it.
 """
 
 import json
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.tree.paper_runs import END_BOUND_S, PaperRun, paper_run, wait_until
+from tests.tree.paper_runs import END_BOUND_S, PaperRun, paper_run, role_row, wait_until
 from tripgate.gate.client import Gate
 from tripgate.gate.decision import Decision
 from tripgate.gate.status import GateStatus, read_status
@@ -36,6 +37,9 @@ class Story:
 
     run: PaperRun
     held: dict[str, int] = field(default_factory=dict)
+    hung_denial: Decision | None = None
+    hung_denied_s: float = 0.0
+    hung_back_s: float = 0.0
     tree_gone_s: float = 0.0
     left: dict[int, str] = field(default_factory=dict)
     first_code: int = 0
@@ -111,8 +115,25 @@ def resolve_resting(story: Story) -> None:
     story.resolve_codes = (*story.resolve_codes[:1], offer.returncode, confirmed.returncode)
 
 
+def hang_root(story: Story, page: Page, gate: Gate) -> None:
+    """Stop the root until its lease has closed the gate, then let it go on."""
+    root = int(page.header["owner_pid"])
+
+    def is_denied() -> bool:
+        story.hung_denial = ask(gate)
+        return story.hung_denial.reason is DenyReason.LEASE_LAPSED
+
+    os.kill(root, signal.SIGSTOP)
+    story.hung_denied_s = wait_until(is_denied, "a denial for the root's lease")
+    os.kill(root, signal.SIGCONT)
+    story.hung_back_s = wait_until(lambda: ask(gate).approved, "an approval after the root is back")
+
+
 def kill_root(story: Story, page: Page) -> None:
+    """Kill it while an actor and the strategy are stopped and cannot see that it is gone."""
     run = story.run
+    for pid in (int(role_row(page, "market_feed(sim)")["pid"]), run.strategy_pid()):
+        os.kill(pid, signal.SIGSTOP)
     os.kill(int(page.header["owner_pid"]), signal.SIGKILL)
     story.tree_gone_s = wait_until(
         lambda: not run.tree_processes(), "the end of the tree", TREE_GONE_BOUND_S
@@ -166,6 +187,7 @@ def story() -> Iterator[Story]:
         first = run.start(*OPTIONS).armed_page()
         hold_positions(told, first)
         gate = rest_order(told)
+        hang_root(told, first, gate)
         told.resolve_codes = (
             orders(
                 told, "resolve", str(told.resting), "--as", "rejected", "--reason", "a drill"
@@ -184,6 +206,17 @@ def story() -> Iterator[Story]:
         told.venue_fills = run.venue_fills()
         told.last_code = run.interrupt()
         yield told
+
+
+def test_P3_root_when_it_hangs_then_openings_are_denied_and_it_comes_back(
+    story: Story, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("denied_s", story.hung_denied_s)
+    record_property("open_again_s", story.hung_back_s)
+    assert story.hung_denial is not None
+    assert story.hung_denial.scope == "lease:supervisor"
+    down = story.run.bodies(EventKind.ACTOR_DOWN, epoch=1)
+    assert down == [], "nobody was taken for hung because the root was"
 
 
 def test_tree_when_its_root_is_killed_then_no_process_of_it_is_left(
@@ -288,3 +321,10 @@ def test_log_when_two_runs_wrote_it_then_it_is_verified(story: Story) -> None:
 def test_paper_when_ended_in_order_then_no_process_and_no_page_is_left(story: Story) -> None:
     assert story.run.processes() == {}
     assert not story.run.page_is_left
+
+
+def test_P6_log_when_two_runs_wrote_it_then_replayed_it_explains_itself(story: Story) -> None:
+    told = story.run.replayed()
+    assert told["mismatches"] == []
+    assert told["checkpoints"]["snapshot_sums"] > 0
+    assert told["decisions"]["equal"] >= len(story.venue_fills)

@@ -158,6 +158,7 @@ def test_snapshot_when_recorded_then_it_holds_every_account_and_node(desk: Desk)
     limit = int(desk.page.rows(LIMIT)["gross_max"][node])
     assert body["nodes"]["asset:BTC"] == {
         "gross": 9, "gross_max": limit, "net": 6, "net_max": limit, "factor_ppm": PPM,
+        "long": 4, "short": 6, "margin": 0, "level": 0,
     }  # fmt: skip
 
 

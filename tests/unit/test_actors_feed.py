@@ -220,6 +220,26 @@ def test_is_handled_when_a_strategy_is_not_attached_then_it_has_longer_to_come(d
     assert desk.feed.is_handled(0)
 
 
+def test_is_handled_when_a_strategy_comes_late_in_a_step_then_its_time_begins_then_but_only_once(
+    desk: Desk,
+) -> None:
+    desk.publish(0, 500_000)
+    desk.judge(0)
+    desk.attach(0, 0)
+    for _ in range(2):
+        assert not desk.feed.is_handled(0)
+        desk.now_ns += STRATEGY_WAIT_NS + 1
+        desk.attach(1, -1)
+        assert not desk.feed.is_handled(0)
+        if desk.dropped() == [0, 1]:
+            break
+        desk.now_ns += STRATEGY_WAIT_NS
+        assert not desk.feed.is_handled(0)
+        assert desk.dropped() == [0, 0], "it has its ten seconds, however late it came"
+        desk.page.rows(SLOT)["start_time"][ROLE_SLOTS + 1] = 0
+    assert desk.dropped() == [0, 1], "who comes and goes does not hold the market for ever"
+
+
 @pytest.mark.parametrize(("bps", "ppm"), [("1", 100), ("0.5", 50), ("0", 0)])
 def test_half_spread_when_read_then_it_is_in_parts_per_million(bps: str, ppm: int) -> None:
     assert _half_spread_ppm(bps) == ppm

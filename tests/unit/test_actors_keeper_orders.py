@@ -269,3 +269,17 @@ def test_rebuild_when_the_log_has_fills_without_a_place_then_each_place_is_told_
     held = {"venue:sim": Level.MEDIUM, "portfolio": Level.MEDIUM}
     assert (desk.lots(), levels(desk.page)) == (5, held)
     assert list(desk.keeper._book.positions) == [Key(0, 0)]
+
+
+def test_keeper_when_an_order_of_somebody_else_ends_then_it_books_nothing_and_goes_on(
+    desk: OrdersDesk,
+) -> None:
+    order = desk.entry()
+    desk.done(0, 0)
+    desk.fill(order.token, 10)
+    desk.keeper.take_events()
+    assert desk.lots() == 10
+    desk.store()
+    again = Keeper(desk.place)
+    again.rebuild()
+    assert desk.lots() == 10

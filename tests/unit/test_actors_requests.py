@@ -11,6 +11,11 @@ from tests.unit.router_desk import MARK, Desk, carry_out, open_desk
 from tripgate.messages import EventKind
 from tripgate.page.layout import STOP_SLOT
 
+NESTED: list[Any] = []
+for _ in range(1_000):
+    NESTED = [NESTED]
+"""So deep that Python refuses to put it into words; msgpack reads it all the same."""
+
 
 @pytest.fixture
 async def desk(isolated_folders: Path) -> AsyncIterator[Desk]:
@@ -25,9 +30,14 @@ async def desk(isolated_folders: Path) -> AsyncIterator[Desk]:
         ({"op": "submit", "token": "7"}, "a request names a token"),
         ({"op": "submit", "token": 7}, "token 7 is not a reservation of this process"),
         ({"op": "submit", "token": -1}, "is not a reservation"),
-        ({"op": "submit", "token": 2**64 - 1}, "is not a reservation"),
+        ({"op": "submit", "token": 2**63 - 1}, "is not a reservation"),
+        ({"op": "submit", "token": 2**64 - 1}, "a request names a token"),
+        ({"op": "submit", "token": True}, "a request names a token"),
+        ({"op": "submit", "token": 7.0}, "a request names a token"),
+        ({"op": NESTED, "token": 7}, "unknown operation a list"),
+        ({"op": "x" * 60_000, "token": 7}, "unknown operation 'xxx"),
         ({"op": "cancel", "token": 7}, "no live order has token 7"),
-        ({"op": "cancel", "token": -(2**63)}, "no live order has token"),
+        ({"op": "cancel", "token": -(2**63) + 1}, "no live order has token"),
         ({"op": "leverage", "token": 7}, "unknown operation 'leverage'"),
     ],
 )
@@ -49,6 +59,8 @@ async def test_request_when_it_makes_no_sense_then_it_is_refused_in_words(
         ({"time_in_force": "FOK"}, "time in force is GTC or IOC, was 'FOK'"),
         ({"time_in_force": None}, "time in force is GTC or IOC, was None"),
         ({"type": 5}, "checked as a limit order"),
+        ({"type": NESTED}, "checked as a limit order"),
+        ({"time_in_force": NESTED}, "time in force is GTC or IOC, was a list"),
     ],
 )
 async def test_request_when_a_token_is_submitted_then_only_its_rest_may_be_chosen(

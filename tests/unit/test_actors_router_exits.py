@@ -62,8 +62,7 @@ async def work(desk: Desk, router: Router) -> None:
 @asynccontextmanager
 async def serving(router: Router) -> AsyncIterator[None]:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(router.server.serve)
-        await until(lambda: router.server._nursery is not None)
+        await nursery.start(router.server.serve, router.reception)
         yield
         nursery.cancel_scope.cancel()
 
@@ -309,7 +308,9 @@ async def test_hello_when_the_slot_is_not_the_callers_then_the_router_refuses_it
         ({"key": "0", "stop": 5}, "names a key and a stop"),
         ({"key": 0, "stop": 5.5}, "names a key and a stop"),
         ({"key": -1, "stop": 5}, "key -1 is not this strategy's"),
-        ({"key": 2**80, "stop": 5}, "is not this strategy's"),
+        ({"key": 2**60, "stop": 5}, "is not this strategy's"),
+        ({"key": 2**80, "stop": 5}, "names a key and a stop"),
+        ({"key": True, "stop": 5}, "names a key and a stop"),
         ({"key": 0, "stop": 5}, "there is no position"),
     ],
 )

@@ -1,5 +1,6 @@
 """The router's socket with real connections: what strategies get, and what breaks nobody else."""
 
+import contextlib
 import os
 import struct
 import sys
@@ -13,30 +14,39 @@ import pytest
 import trio
 
 from actors import router_server
-from actors.router_server import StrategyServer
+from actors.router_server import Answer, StrategyServer
 from exchange_adapters.frames import FrameStream
 from tests.tree_fixtures import PATIENCE_S, until
-from tripgate.errors import InvariantBroken
 from tripgate.frames import encode
 
 HELLO = {"id": 1, "op": "hello", "slot": 16}
 
 
 class Desk:
-    """A server whose handler notes what it was asked, and refuses what is not asked nicely."""
+    """A server whose reception notes what it was asked, and refuses what is not asked nicely."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, user: int | None = None) -> None:
         self.path = folder / "deep" / "router.sock"
         self.asked: list[tuple[int, Any]] = []
-        self.strangers: set[int] = set()
-        self.server = StrategyServer(self.path, self._handle, self._owns)
+        self.ended: list[tuple[int, str]] = []
+        self.users: list[int] = []
+        self.pids: list[int] = []
+        self.server = StrategyServer(self.path, user)
 
-    def _handle(self, slot: int, request: dict[str, Any]) -> str | None:
+    def hello(self, pid: int, request: dict[str, Any]) -> tuple[int, Answer]:
+        self.pids.append(pid)
+        slot = request.get("slot")
+        return (slot, {"ok": True}) if type(slot) is int and slot > 0 else (-1, {"error": "no"})
+
+    def handle(self, slot: int, request: dict[str, Any]) -> Answer:
         self.asked.append((slot, request))
-        return None if request.get("op") == "submit" else "no"
+        return {"ok": True} if request.get("op") == "submit" else {"error": "no"}
 
-    def _owns(self, pid: int, slot: int) -> bool:
-        return pid == os.getpid() and slot not in self.strangers
+    def left(self, slot: int, reason: str) -> None:
+        self.ended.append((slot, reason))
+
+    def refused(self, user: int) -> None:
+        self.users.append(user)
 
     @asynccontextmanager
     async def peer(self, hello: dict[str, Any] | None = None) -> AsyncIterator[FrameStream]:
@@ -45,16 +55,17 @@ class Desk:
                 assert await ask(peer, hello) == {"id": hello["id"], "ok": True}
             yield peer
 
-    async def is_cut_off(self, data: bytes) -> bool:
-        """Whether the server hangs up on these bytes without a word."""
-        stream = await trio.open_unix_socket(str(self.path))
-        with trio.fail_after(PATIENCE_S):
-            async with stream:
-                try:
-                    await stream.send_all(data)
-                    return await stream.receive_some(1_000) == b""
-                except trio.BrokenResourceError:
-                    return True
+    async def cut_reason(self, data: bytes) -> str:
+        """Send bytes; return what is said before the server hangs up."""
+        async with self.peer() as peer:
+            with trio.fail_after(PATIENCE_S):
+                await peer.send_bytes(data)
+                said: Any = await peer.receive()
+                assert said["event"] == "cut"
+                # Bytes that the server left unread reset the line; else it ends in order.
+                with contextlib.suppress(trio.BrokenResourceError):
+                    assert await peer.receive() is None
+        return str(said["reason"])
 
 
 async def ask(peer: FrameStream, message: object) -> Any:
@@ -63,15 +74,18 @@ async def ask(peer: FrameStream, message: object) -> Any:
         return await peer.receive()
 
 
-@pytest.fixture
-async def desk(isolated_folders: Path) -> AsyncIterator[Desk]:
-    desk = Desk(isolated_folders)
+@asynccontextmanager
+async def serving(desk: Desk) -> AsyncIterator[Desk]:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(desk.server.serve)
-        await until(desk.path.exists)
-        await until(lambda: desk.server._nursery is not None)
+        await nursery.start(desk.server.serve, desk)
         yield desk
         nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def desk(isolated_folders: Path) -> AsyncIterator[Desk]:
+    async with serving(Desk(isolated_folders)) as desk:
+        yield desk
 
 
 async def test_serve_when_listening_then_only_its_user_may_connect(desk: Desk) -> None:
@@ -87,46 +101,21 @@ async def test_request_when_sent_then_it_is_answered_with_its_id(desk: Desk) -> 
     assert desk.asked == [
         (16, {"id": 7, "op": "submit", "token": 3}), (16, {"id": 8, "op": "cancel"}),
     ]  # fmt: skip
+    await until(lambda: desk.ended == [(16, "it hung up")])
 
 
-async def test_request_when_nobody_said_hello_then_it_comes_from_no_slot(desk: Desk) -> None:
+async def test_request_when_nobody_said_hello_then_it_reaches_nobody(desk: Desk) -> None:
     async with desk.peer() as peer:
-        await ask(peer, {"id": 7, "op": "submit"})
-        await ask(peer, {"id": 8, "op": "hello", "slot": "16"})
-    assert [slot for slot, _ in desk.asked] == [-1, -1]
-
-
-@pytest.mark.parametrize("slot", [-1, 256, 2**60])
-async def test_hello_when_the_slot_cannot_be_then_it_is_refused(desk: Desk, slot: int) -> None:
-    async with desk.peer() as peer:
-        answer = await ask(peer, {**HELLO, "slot": slot})
-        assert answer == {"id": 1, "error": "a slot is 0 to 255"}
-    assert desk.server._peers == {}
-
-
-async def test_hello_when_the_slot_is_another_processs_then_it_is_refused_and_may_be_corrected(
-    desk: Desk,
-) -> None:
-    desk.strangers.add(16)
-    async with desk.peer() as peer:
-        answer = await ask(peer, HELLO)
-        assert answer == {"id": 1, "error": "slot 16 belongs to another process: attach again"}
-        assert await ask(peer, {"id": 2, "op": "submit", "token": 3}) == {"id": 2, "ok": True}
-        assert await ask(peer, {**HELLO, "id": 3, "slot": 17}) == {"id": 3, "ok": True}
-        await ask(peer, {"id": 4, "op": "submit"})
-    assert [slot for slot, _ in desk.asked] == [-1, 17]
+        answer = await ask(peer, {"id": 7, "op": "submit"})
+        assert answer == {"id": 7, "error": "the first request is hello"}
+        assert await ask(peer, {"id": 8, "op": "hello"}) == {"id": 8, "error": "no"}
+        assert await ask(peer, {**HELLO, "id": 9}) == {"id": 9, "ok": True}
+    assert desk.asked == []
 
 
 async def test_hello_when_another_process_connects_then_the_kernel_tells_which(desk: Desk) -> None:
-    asked = []
-
-    def owns(pid: int, slot: int) -> bool:
-        asked.append((pid, slot))
-        return False
-
-    desk.server._owns = owns
     code = (
-        "import socket, struct, sys; from tripgate.frames import encode;"
+        "import socket, sys; from tripgate.frames import encode;"
         "line = socket.socket(socket.AF_UNIX); line.connect(sys.argv[1]);"
         "line.sendall(encode({'id': 1, 'op': 'hello', 'slot': 16}));"
         "sys.stdout.buffer.write(line.recv(1000))"
@@ -139,20 +128,52 @@ async def test_hello_when_another_process_connects_then_the_kernel_tells_which(d
         )
         with trio.fail_after(PATIENCE_S):
             await child.wait()
-    assert asked == [(child.pid, 16)]
+    assert desk.pids == [child.pid]
     assert child.pid != os.getpid()
-    assert desk.server._peers == {}
 
 
-async def test_hello_when_said_again_then_the_first_one_stands(desk: Desk) -> None:
-    async with desk.peer(HELLO) as peer:
-        answer = await ask(peer, {"id": 2, "op": "hello", "slot": 17})
-        assert answer == {"id": 2, "error": "hello was said already"}
-        desk.server.tell(17, {"event": "fill"})
-        desk.server.tell(16, {"event": "order_done"})
+async def test_peer_when_it_is_another_users_then_it_is_cut_at_once_and_noted_once(
+    isolated_folders: Path,
+) -> None:
+    # The kernel's word is real; that our own user is not the one served is what differs.
+    async with serving(Desk(isolated_folders, os.getuid() + 1)) as desk:
+        for _ in range(3):
+            async with await trio.open_unix_socket(str(desk.path)) as stream:
+                with trio.fail_after(PATIENCE_S):
+                    assert await stream.receive_some(100) == b""
+        assert desk.users == [os.getuid()]
+        assert desk.pids == []
+        await until(lambda: desk.server._count == 0)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+async def test_peer_when_the_sockets_mode_was_widened_then_another_user_is_cut_all_the_same(
+    desk: Desk,
+) -> None:
+    for path in (desk.path.parent.parent, desk.path.parent):
+        path.chmod(0o755)
+    desk.path.chmod(0o666)
+    code = (
+        "import os, socket, sys; os.setuid(65534);"
+        "line = socket.socket(socket.AF_UNIX); line.connect(sys.argv[1]);"
+        "sys.stdout.write(str(line.recv(1000)))"
+    )
+    with trio.fail_after(PATIENCE_S):
+        child = await trio.run_process(
+            [sys.executable, "-I", "-c", code, str(desk.path)], capture_stdout=True
+        )
+    assert child.stdout == b"b''"
+    assert (desk.users, desk.pids) == ([65534], [])
+
+
+async def test_hello_when_it_is_not_said_in_time_then_the_peer_is_told_and_cut(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(router_server, "HELLO_WAIT_S", 0.02)
+    async with desk.peer() as peer:
         with trio.fail_after(PATIENCE_S):
-            assert await peer.receive() == {"event": "order_done"}
-    await until(lambda: desk.server._peers == {16: []})
+            said: Any = await peer.receive()
+    assert said == {"event": "cut", "reason": "hello was not said within 0 s"}
 
 
 async def test_tell_when_a_slot_has_connections_then_each_hears_it_and_others_do_not(
@@ -170,77 +191,85 @@ async def test_tell_when_a_slot_has_connections_then_each_hears_it_and_others_do
             for peer in (one, two):
                 assert await peer.receive() == {"event": "fill", "trade": 2**40}
             assert await other.receive() == {"event": "cancel"}
+    await until(lambda: desk.server._peers == {} and len(desk.ended) == 3)
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "reason"),
     [
-        b"GET / HTTP/1.1\r\n\r\n",
-        struct.pack(">I", 0),
-        struct.pack(">I", 2**31),
-        struct.pack(">I", 2) + b"\xc1\xc1",
-        encode([1, 2]),
-        encode({"op": "hello", "slot": 16}),
-        encode({"id": "one", "op": "hello"}),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", "a frame of 1195725856 bytes", id="HTTP"),
+        pytest.param(struct.pack(">I", 0), "a frame of 0 bytes", id="empty"),
+        pytest.param(struct.pack(">I", 65_537), "1 to 65536 fit", id="oversized"),
+        pytest.param(struct.pack(">I", 2) + b"\xc1\xc1", "not msgpack", id="garbage"),
+        pytest.param(struct.pack(">I", 1) + b"\xc0", "was nil", id="nil"),
+        pytest.param(struct.pack(">I", 2_000) + b"\x91" * 2_000, "not msgpack", id="too-deep"),
+        pytest.param(struct.pack(">I", 5) + b"\xdd\xff\xff\xff\xff", "not msgpack", id="huge-list"),
+        pytest.param(struct.pack(">I", 4) + b"\x81\x91\x01\x01", "not msgpack", id="list-as-key"),
+        pytest.param(encode([1, 2]), "a request is a map", id="list"),
+        pytest.param(encode({"op": "hello", "slot": 16}), "id is a whole number", id="no-id"),
+        pytest.param(encode({"id": "one", "op": "hello"}), "id is a whole number", id="id-text"),
+        pytest.param(encode({"id": True, "op": "hello"}), "id is a whole number", id="id-true"),
+        pytest.param(encode({"id": 0, "op": "hello"}), "above the last, 0", id="id-zero"),
+        pytest.param(encode({"id": 2**64 - 1, "op": "x"}), "above the last, 0", id="id-huge"),
     ],
 )
-async def test_peer_when_it_sends_garbage_then_it_is_cut_off_and_nobody_else(
-    desk: Desk, data: bytes
+async def test_peer_when_it_sends_garbage_then_it_is_told_and_cut_and_nobody_else(
+    desk: Desk, data: bytes, reason: str
 ) -> None:
     async with desk.peer(HELLO) as peer:
-        assert await desk.is_cut_off(data)
+        assert reason in await desk.cut_reason(data)
         assert await ask(peer, {"id": 2, "op": "submit"}) == {"id": 2, "ok": True}
+    assert desk.asked == [(16, {"id": 2, "op": "submit"})]
+
+
+async def test_request_when_its_id_came_before_then_it_is_not_acted_on_again(desk: Desk) -> None:
+    request = {"id": 2, "op": "submit"}
+    async with desk.peer(HELLO) as peer:
+        assert await ask(peer, request) == {"id": 2, "ok": True}
+        said = await ask(peer, request)
+    assert said["event"] == "cut"
+    assert desk.asked == [(16, request)]
+    await until(lambda: desk.ended != [])
+    assert "above the last, 2" in desk.ended[0][1]
 
 
 async def test_peer_when_it_leaves_inside_a_frame_then_its_place_is_free_again(desk: Desk) -> None:
     stream = await trio.open_unix_socket(str(desk.path))
     await stream.send_all(encode(HELLO) + struct.pack(">I", 50) + b"half")
     await stream.aclose()
-    await until(lambda: desk.server._peers.get(16) == [] and desk.server._count == 0)
+    await until(lambda: desk.server._peers == {} and desk.server._count == 0)
 
 
-async def test_peer_when_there_are_too_many_then_the_next_is_cut_off_until_one_leaves(
+async def test_peer_when_it_shuts_its_writing_side_then_it_still_gets_its_answers(
+    desk: Desk,
+) -> None:
+    data = b""
+    async with await trio.open_unix_socket(str(desk.path)) as stream:
+        await stream.send_all(encode(HELLO) + encode({"id": 2, "op": "submit"}))
+        await stream.send_eof()
+        with trio.fail_after(PATIENCE_S):
+            while more := await stream.receive_some(1_000):
+                data += more
+    assert data == encode({"id": 1, "ok": True}) + encode({"id": 2, "ok": True})
+
+
+async def test_peer_when_there_are_too_many_then_the_next_is_told_and_cut_until_one_leaves(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(router_server, "CONNECTIONS_MAX", 2)
     async with desk.peer(HELLO) as one:
         async with desk.peer(HELLO):
-            assert await desk.is_cut_off(encode(HELLO))
+            assert await desk.cut_reason(encode(HELLO)) == "all 2 connections are taken"
             assert await ask(one, {"id": 2, "op": "submit"}) == {"id": 2, "ok": True}
         await until(lambda: desk.server._count == 1)
         async with desk.peer(HELLO):
             pass
 
 
-async def test_tell_when_a_peer_does_not_read_then_it_is_cut_off_and_others_hear(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(router_server, "SEND_WAIT_S", 0.05)
-    async with desk.peer(HELLO), desk.peer({**HELLO, "slot": 17}) as reader:
-        # More than any socket buffer holds, and then more to one that is already cut off.
-        for _ in range(30):
-            desk.server.tell(16, {"event": "x" * 500_000})
-        await until(lambda: desk.server._peers[16] == [])
-        desk.server.tell(17, {"event": "fill"})
-        with trio.fail_after(PATIENCE_S):
-            assert await reader.receive() == {"event": "fill"}
-
-
-def test_tell_when_the_server_does_not_run_then_it_is_a_bug(tmp_path: Path) -> None:
-    server = StrategyServer(tmp_path / "socket", lambda slot, request: None, lambda pid, slot: True)
-    server.tell(16, {"event": "nobody"})
-    server._peers[16] = [None]  # type: ignore[list-item]
-    with pytest.raises(InvariantBroken):
-        server.tell(16, {"event": "fill"})
-
-
 async def test_serve_when_an_earlier_socket_lies_there_then_it_is_replaced(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     desk.path.parent.mkdir()
     desk.path.touch()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(desk.server.serve)
-        await until(lambda: desk.path.is_socket() and desk.server._nursery is not None)
-        async with desk.peer(HELLO):
-            pass
-        nursery.cancel_scope.cancel()
+    async with serving(desk), desk.peer(HELLO):
+        pass
+    assert desk.ended[0][0] == 16

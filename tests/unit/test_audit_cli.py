@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,30 @@ def test_query_when_the_log_is_damaged_then_it_exits_30(
     folders.paths()[0].write_bytes(b"no database")
     assert main(["audit", "query"]) == 30
     assert "tripgate audit verify" in capsys.readouterr().err
+
+
+def test_verify_when_log_and_heads_were_rolled_back_together_then_an_outside_copy_shows_it(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = make_log(state / "paper-1", rows=20, batch=10)
+    older = folders.copy_to(tmp_path / "older")
+    with folders.writer() as writer:
+        writer.append(make_rows(7, epoch=2))
+    outside = tmp_path / "outside.jsonl"
+    outside.write_bytes(folders.heads_file.read_bytes())
+    assert main(["audit", "verify", "--heads", str(outside)]) == 0
+    shutil.rmtree(folders.state)
+    older.copy_to(folders.state)
+    assert main(["audit", "verify"]) == 0, "by itself it looks whole"
+    capsys.readouterr()
+    assert main(["audit", "verify", "--heads", str(outside)]) == 30
+    printed = capsys.readouterr().out
+    assert f"the log ends at row 20, but {outside} line " in printed
+    assert "names row 27" in printed
+    # The other way round: a forged log agrees with its own heads and not with the copy.
+    with folders.writer() as writer:
+        writer.append(make_rows(9, epoch=3))
+    assert main(["audit", "verify"]) == 0
+    assert main(["audit", "verify", "--heads", str(outside)]) == 30
+    assert f"is not the row that {outside} line" in capsys.readouterr().out
+    assert main(["audit", "verify", "--heads", str(tmp_path / "none")]) == 3

@@ -138,7 +138,7 @@ def test_verify_when_the_tail_is_deleted_then_the_heads_show_it(folders: Folders
     verdict = change(folders, "DELETE FROM log WHERE seq > 290")
     assert verdict.broken_sequence == 291
     assert verdict.problems == [
-        "the log ends at row 290, but heads.jsonl names row 300: the tail is missing"
+        "the log ends at row 290, but heads.jsonl line 7 names row 300: the tail is missing"
     ]
     folders.heads_file.unlink()
     verdict = folders.verify()

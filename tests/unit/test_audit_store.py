@@ -179,7 +179,7 @@ def test_checkpoint_when_written_then_it_names_the_head_and_the_sums(folders: Fo
         assert line["head"] == writer.head.hash.hex()
     assert (line["sequence"], line["count"], line["host_ns"], line["utc_ns"]) == (4, 4, 11, 22)
     assert line["node_sums"] == {"portfolio": 2**60, "venue-x": -3}
-    assert all(checkpoint for _, checkpoint in read_checkpoints(folders.heads))
+    assert all(checkpoint for _, checkpoint in read_checkpoints(folders.heads_file))
 
 
 def test_checkpoint_when_it_is_too_long_then_it_is_refused_and_the_writer_goes_on(

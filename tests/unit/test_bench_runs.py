@@ -7,21 +7,15 @@ that the summaries have.
 import json
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import figures, properties, restarts, runs
+from benchmarks import figures, properties, runs
 from benchmarks.properties import read_counts
-from tests.unit.cli_pages import BREAKER, make_instance
 from tripgate.cli.app import main
-from tripgate.clock import NS_PER_S, host_ns
 from tripgate.errors import DataError, DeadlineError, TripgateError
-from tripgate.page.layout import LEASE, ROLE
-from tripgate.page.mapping import Page
-from tripgate.processes import is_alive, process_start_time
 
 MARKET_MS = 1_621_393_200_000
 
@@ -66,11 +60,6 @@ def gate_result() -> dict[str, Any]:
     }  # fmt: skip
 
 
-RESTARTS = {
-    "armed_s": 2.0, "actors_ms": {"breaker": 850.0}, "tree_gone_ms": 20.0, "armed_again_s": 2.5,
-    "verified": True,
-}  # fmt: skip
-
 MODELS = {
     "passed": True, "spin": "6.5.2",
     "models": [
@@ -90,15 +79,6 @@ STORM = {
     "repairs_begun": 6, "repairs": 5, "glances": 40, "exact": 9, "used_ppm_max": 987_600,
     "violations": [], "elapsed_s": 1.5, "exit_code": 0,
 }  # fmt: skip
-
-
-def spawn_sleeper() -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
-
-
-def put_role(page: Page, number: int, pid: int) -> None:
-    row = page.rows(ROLE)[number]
-    row["pid"], row["start_time"] = pid, process_start_time(pid)
 
 
 SPOKEN = """
@@ -145,7 +125,7 @@ def test_counts_when_the_tests_are_not_installed_then_they_say_so(
 
 def test_figures_when_rendered_then_every_run_stands_under_its_command() -> None:
     results = {
-        "gate": gate_result(), "restarts": RESTARTS, "storm": STORM,
+        "gate": gate_result(), "storm": STORM,
         "spin": MODELS, "properties": PROPERTIES,
         "crash": [summary(), summary()], "outage": summary(),
     }  # fmt: skip
@@ -159,7 +139,6 @@ def test_figures_when_rendered_then_every_run_stands_under_its_command() -> None
     assert "idle: 0 of 3 chunks were contended." in text
     assert "| fast enough | reached | 40.0 ns |" in text
     assert "| together | not measured | needs two cores |" in text
-    assert "| kill -9 of breaker, to its successor's live lease | 850 ms |" in text
     assert f"$ tripgate {' '.join(figures.STORM)}" in text
     assert "| processes killed | 8 (client 5, desk 3) |" in text
     assert "| fullest node, of its limit | 98.76 % |" in text
@@ -171,12 +150,12 @@ def test_figures_when_rendered_then_every_run_stands_under_its_command() -> None
     assert "| trip | ONE_READING | refuted | refuted | 87 | 9 |" in text
     assert "| P2 | 3 | 120 |" in text
     assert "| all of the folder | 5 | 300 |" in text
-    assert text.count("\n## ") == 7
+    assert text.count("\n## ") == 6
 
 
 def test_figures_when_two_runs_differ_then_the_document_says_so() -> None:
     results = {
-        "gate": gate_result(), "restarts": RESTARTS, "storm": STORM,
+        "gate": gate_result(), "storm": STORM,
         "spin": {"skipped": "no Spin"}, "properties": {"skipped": "no tests"},
         "crash": [summary("a"), summary("b")], "outage": summary(),
     }  # fmt: skip
@@ -207,7 +186,6 @@ def test_figures_when_made_then_replays_are_run_twice_or_said_to_be_missing(
 
     monkeypatch.setattr(figures, "run_once", run_once)
     monkeypatch.setattr(figures, "find_panel", find_panel)
-    monkeypatch.setattr(figures, "measure_restarts", lambda: RESTARTS)
     monkeypatch.setattr(figures, "count_properties", lambda: PROPERTIES)
     monkeypatch.setattr(figures, "run_gate", lambda: gate_result())
     output = tmp_path / "figures.md"
@@ -247,55 +225,3 @@ def test_run_when_it_does_not_end_then_it_is_ended() -> None:
     with pytest.raises(DeadlineError, match="did not end"):
         runs.finish(process, 0.05)
     assert process.returncode is not None
-
-
-def test_replacement_when_a_successor_renews_then_the_time_to_it_is_measured(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(restarts, "SETTLE_S", 0.0)  # nothing has to settle here
-    page = make_instance()
-    sleeper = spawn_sleeper()
-    put_role(page, BREAKER, sleeper.pid)
-    page.rows(LEASE)["deadline_ns"][BREAKER] = 0
-
-    def succeed() -> None:
-        sleeper.wait()
-        page.rows(ROLE)["incarnation"][BREAKER] += 1
-        page.rows(LEASE)["deadline_ns"][BREAKER] = host_ns() + 3600 * NS_PER_S
-
-    successor = threading.Thread(target=succeed)
-    successor.start()
-    assert restarts._replace(page, BREAKER) > 0
-    successor.join()
-    assert sleeper.returncode == -9
-
-
-def test_tree_when_its_root_is_killed_then_the_wait_ends_with_its_last_member(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(restarts, "SETTLE_S", 0.0)
-    page = make_instance()
-    root, member = spawn_sleeper(), spawn_sleeper()
-    header = page.header
-    header["owner_pid"], header["owner_start"] = root.pid, process_start_time(root.pid)
-    put_role(page, BREAKER, member.pid)
-
-    def follow() -> None:
-        root.wait()
-        member.kill()
-        member.wait()
-
-    follower = threading.Thread(target=follow)
-    follower.start()
-    assert restarts._kill_root(page) > 0
-    row = page.rows(ROLE)[BREAKER]
-    assert not is_alive(int(row["pid"]), int(row["start_time"]))
-    follower.join()
-
-
-def test_wait_when_nothing_happens_then_it_ends_with_what_was_waited_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(restarts, "WAIT_S", 0.02)  # nothing to wait for but the bound
-    with pytest.raises(DeadlineError, match="the armed gate did not happen"):
-        restarts._until(lambda: False, "the armed gate")

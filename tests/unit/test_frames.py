@@ -80,3 +80,26 @@ def test_encode_when_a_message_just_fits_then_it_is_framed() -> None:
     assert len(frame) == FRAME_BYTES_MAX + 4
     assert msgpack.unpackb(frame[4:]) == payload
     assert Decoder().feed(frame) == [payload]
+
+
+def test_take_when_frames_come_at_once_then_it_decodes_one_at_a_time() -> None:
+    decoder = Decoder(bytes_max=20)
+    decoder.push(encode([1]) + encode("two") + encode(b"x" * 30)[:10])
+    assert decoder.has_frame
+    assert decoder.take() == [[1]]
+    assert decoder.take() == ["two"]
+    assert decoder.has_frame, "a frame that is too long is an error to raise, not one to wait for"
+    with pytest.raises(FrameError, match="a frame of 32 bytes is announced; 1 to 20 fit"):
+        decoder.take()
+    with pytest.raises(FrameError, match="broken before"):
+        decoder.push(b"")
+
+
+def test_has_frame_when_the_frame_is_unfinished_then_there_is_none() -> None:
+    decoder, frame = Decoder(), encode({"step": 7})
+    for place in range(len(frame)):
+        assert not decoder.has_frame
+        assert decoder.take() == []
+        decoder.push(frame[place : place + 1])
+    assert decoder.has_frame
+    assert decoder.take() == [{"step": 7}]

@@ -137,7 +137,8 @@ def test_session_when_the_router_refuses_then_its_words_are_told(
 @pytest.mark.parametrize(
     ("nonsense", "words"),
     [
-        ([HANG_UP], "hung up"),
+        ([HANG_UP], "hung up; orders"),
+        ([{"event": "cut", "reason": "too slow"}, HANG_UP], r"hung up \(too slow\); orders"),
         ([7], "nonsense"),
         ([{"id": "one"}], "nonsense"),
         ([{"ok": True}], "nonsense"),

@@ -75,6 +75,12 @@ def in_a_child(work: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+@pytest.fixture(autouse=True)
+def _unmeasured_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare hundreds of children, which are killed anyway, the start of a coverage measurement."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
 def test_repair_when_the_repairer_dies_at_any_line_then_the_next_one_ends_its_work(
     bench: Bench,
 ) -> None:

@@ -11,7 +11,13 @@ import pytest
 from tests.gate_fixtures import ALPHA_ROUTER, HEDGE, TREND, Bench, make_bench
 from tripgate.errors import PageError
 from tripgate.gate import slots
-from tripgate.gate.slots import claim_strategy_slot, release_slot, take_role_slot
+from tripgate.gate.slots import (
+    claim_strategy_slot,
+    is_attached,
+    is_claimable,
+    release_slot,
+    take_role_slot,
+)
 from tripgate.page import atomics
 from tripgate.page.layout import NO_GRANT, ROLE_SLOTS, SLOT
 from tripgate.page.ring import RingWriter
@@ -250,3 +256,25 @@ def test_slot_when_a_check_was_cut_short_in_it_then_it_is_kept_for_repair(
     bench.page.rows(SLOT)[counter][slot] = 1
     assert not release_slot(bench.page, slot)
     assert int(bench.page.rows(SLOT)["start_time"][slot]) > 0
+
+
+def test_slot_when_taken_given_back_and_settled_then_it_says_so(bench: Bench) -> None:
+    assert is_claimable(bench.page, ROLE_SLOTS)
+    assert bench.handle().check(*BUY)
+    slot = bench.slots[TREND]
+    assert not is_claimable(bench.page, slot)
+    assert (is_attached(bench.page, TREND), is_attached(bench.page, HEDGE)) == (True, False)
+    assert release_slot(bench.page, slot)
+    assert not is_attached(bench.page, TREND)
+    assert not is_claimable(bench.page, slot), "its order is not settled"
+    release_all(bench)
+    assert is_claimable(bench.page, slot)
+
+
+def test_slot_when_it_is_just_being_claimed_then_its_strategy_counts_as_attached(
+    bench: Bench,
+) -> None:
+    slot = claim_strategy_slot(bench.page, HEDGE)
+    bench.page.rows(SLOT)["pid"][slot] = -os.getpid()
+    assert is_attached(bench.page, HEDGE)
+    assert not is_claimable(bench.page, slot)

@@ -147,9 +147,9 @@ def test_ticks_when_the_one_before_us_is_dropped_or_finished_then_it_is_our_turn
     # A later slot of an earlier strategy: it has done this step already.
     assert next(clock.ticks()).step == 7
     bench.page.rows(SLOT)["pid"][ROLE_SLOTS] = 0
-    assert clock._is_my_turn(8) is False
+    assert clock._turn._is_my_turn(8) is False
     bench.page.rows(STRATEGY)["dropped"][TREND] = 1
-    assert clock._is_my_turn(8) is True
+    assert clock._turn._is_my_turn(8) is True
 
 
 def test_ticks_when_the_tree_dies_then_the_loop_ends(bench: Bench) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from actors import audit_writer
 from actors.audit_writer import Drain
 from actors.service import Service
 from tests.tree_fixtures import paper_page, service
+from tripgate.audit import drain
 from tripgate.audit.history import traded
 from tripgate.audit.reader import LogReader
 from tripgate.audit.record import Row, pack_body, unpack_body
@@ -45,9 +45,9 @@ class Desk:
             drain.publish(frames)
 
     def trades(self) -> list[object]:
-        events, cursors = traded(self.page, self.state / "audit", [self.router.slot])
+        events, places = traded(self.page, self.state / "audit", [self.router.slot])
         head = RingReader(self.page, "audit")
-        assert cursors[self.router.slot] == head.cursor(self.router.slot) + head.backlog(
+        assert places[self.router.slot].cursor == head.cursor(self.router.slot) + head.backlog(
             self.router.slot
         )
         return [event.body.get("trade", event.body.get("token")) for event in events]
@@ -68,10 +68,10 @@ def desk() -> Iterator[Desk]:
 def test_drain_when_rings_hold_more_than_a_batch_then_the_rest_waits(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_writer, "BATCH_ROWS_MAX", 1)
+    monkeypatch.setattr(drain, "BATCH_ROWS_MAX", 1)
     desk.writer.emit(EventKind.FLAT, {"scope": "portfolio"})
     desk.fill(1)
-    for _ in range(2):
+    for _ in range(3):
         desk.store(release=True)
     assert desk.trades() == [1]
     assert len(list(LogReader(desk.state / "audit").rows())) == 3

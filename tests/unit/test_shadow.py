@@ -14,6 +14,8 @@ from actors.audit_writer import Drain
 from actors.breaker import Shell
 from actors.router_duties import Duties
 from actors.router_orders import Orders
+from actors.router_shadow import require_simulated_if_shadow
+from actors.spawner import Spawner
 from supervisors.launcher import PaperRun
 from supervisors.root import Run, run_instance
 from supervisors.shadow import MODE_FILE, fix_mode, mode_of, require_mode
@@ -121,7 +123,7 @@ def test_root_when_a_venue_is_real_then_a_shadow_run_is_refused_before_anything_
         "venue_sockets": {}, "shadow": True,
     }  # fmt: skip
     with pytest.raises(ConfigError, match=r"venues\.sim: a shadow page denies nothing") as caught:
-        run_instance(settings)
+        run_instance(settings, Spawner())
     assert caught.value.exit_code == 4
     assert not state_folder(INSTANCE).exists()
     assert not page_folder(INSTANCE).exists()
@@ -139,7 +141,7 @@ async def test_router_when_its_venue_is_real_then_it_does_not_start_on_a_shadow_
 def test_router_when_the_page_enforces_or_the_venue_is_simulated_then_it_may_start() -> None:
     for shadow, text in ((False, live_text()), (True, paper_text())):
         place = service(paper_page(shadow=shadow), "router", "sim", config_text=text)
-        router.require_simulated_if_shadow(place)
+        require_simulated_if_shadow(place)
         place.close()
 
 

@@ -1,12 +1,21 @@
-"""one_for_one as a table: what is decided after a death."""
+"""One child as a table: what is decided after a death; and the wishes a spec must not have."""
 
 import pytest
 
-from supervisors.child_spec import ChildSpec, RestartRule
-from supervisors.strategy import SLOW_RETRY_S, Decision, LeaveDown, Restart, decide
+from supervisors.child_spec import ChildSpec, GroupSpec, RestartRule
+from supervisors.strategy import (
+    JITTER,
+    SLOW_RETRY_S,
+    Decision,
+    LeaveDown,
+    Restart,
+    decide,
+)
+from tripgate.errors import InvariantBroken
 
 NOW_S = 1_000.0
 PERMANENT = ChildSpec("breaker", "breaker")
+LAST = 1.0 - 2**-32
 
 
 def child(rule: RestartRule) -> ChildSpec:
@@ -48,6 +57,20 @@ def test_decide_when_deaths_follow_each_other_then_it_waits_longer_and_then_esca
     assert decide(PERMANENT, [NOW_S] * deaths, NOW_S, failed=True) == expected
 
 
+@pytest.mark.parametrize("deaths", [2, 3, 5, 6])
+def test_decide_when_chance_differs_then_the_wait_does_within_its_bound(deaths: int) -> None:
+    waits = [
+        decision.delay_s
+        for random in (0.0, 0.5, LAST)
+        if isinstance(
+            decision := decide(PERMANENT, [NOW_S] * deaths, NOW_S, failed=True, random=random),
+            Restart,
+        )
+    ]
+    assert waits == sorted(set(waits), reverse=True)
+    assert waits[-1] > waits[0] * (1.0 - JITTER) > 0.0
+
+
 def test_decide_when_the_back_off_would_pass_its_maximum_then_it_stays_there() -> None:
     spec = ChildSpec("slow", "slow", intensity_max=50)
     decision = decide(spec, [NOW_S] * 50, NOW_S, failed=True)
@@ -65,3 +88,37 @@ def test_decide_when_it_escalates_then_a_permanent_child_is_never_left_down() ->
     deaths = [NOW_S - n for n in range(40)]
     decisions = [decide(PERMANENT, deaths[: n + 1], NOW_S, failed=True) for n in range(40)]
     assert not any(isinstance(decision, LeaveDown) for decision in decisions)
+
+
+def test_decide_when_a_child_that_is_given_up_dies_too_often_then_it_is_left_down() -> None:
+    spec = ChildSpec("trend", "strategy", restart=RestartRule.TRANSIENT, gives_up=True)
+    assert decide(spec, [NOW_S] * 5, NOW_S, failed=True) == Restart(1.6)
+    assert decide(spec, [NOW_S] * 6, NOW_S, failed=True) == LeaveDown(escalate=True)
+
+
+@pytest.mark.parametrize(
+    ("rule", "gives_up"),
+    [(RestartRule.TRANSIENT, False), (RestartRule.TEMPORARY, False), (RestartRule.PERMANENT, True)],
+)
+def test_child_spec_when_the_exit_path_could_be_left_down_then_it_is_refused(
+    rule: RestartRule, gives_up: bool
+) -> None:
+    with pytest.raises(InvariantBroken, match="exit path"):
+        ChildSpec("router", "router", restart=rule, gives_up=gives_up, exit_path=True)
+
+
+@pytest.mark.parametrize(
+    ("spec", "scope"),
+    [
+        (ChildSpec("breaker", "breaker"), "portfolio"),
+        (ChildSpec("router(sim)", "router", "sim"), "venue:sim"),
+        (ChildSpec("trend", "strategy", scope="strategy:trend"), "strategy:trend"),
+    ],
+)
+def test_child_spec_when_it_escalates_then_its_scope_is_closed(spec: ChildSpec, scope: str) -> None:
+    assert spec.closes == scope
+
+
+def test_group_spec_when_two_children_share_a_name_then_it_is_refused() -> None:
+    with pytest.raises(InvariantBroken, match="twice"):
+        GroupSpec("core", (PERMANENT, PERMANENT))

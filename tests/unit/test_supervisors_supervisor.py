@@ -1,89 +1,27 @@
-"""The supervisor over real small processes: what a death, a hang and an escalation do to the page.
-
-Only tractor is left out: ``runtime.open_child`` is replaced by one that starts ``sleep``, because
-what the supervisor promises it promises of any process. Whole trees are started in ``tests/tree``.
-"""
+"""The supervisor over real small processes: what deaths, stops and escalations do to the page."""
 
 import os
 import signal
-import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import replace
 
 import pytest
 import trio
 
 from actors import runtime
-from supervisors import supervisor as module
-from supervisors.child_spec import ChildSpec
+from supervisors.child_spec import ChildSpec, GroupRule, GroupSpec, RestartRule
 from supervisors.supervisor import SUPERVISOR_ROLE, Supervisor
-from tests.tree_fixtures import byte_of, kinds, paper_page, records, until, vouch
-from tripgate.clock import NS_PER_MS, host_ns
+from tests.tree_fixtures import byte_of, kinds, paper_page, records, until
+from tests.unit.held_children import BREAKER, FEED, Nursery, kept
+from tripgate.clock import host_ns
 from tripgate.gate.slots import take_role_slot
 from tripgate.messages import EventKind
-from tripgate.page.layout import HOLDER, LEASE, RING_BYTES, ROLE, SLOT
-from tripgate.page.lease import LeaseHolder
+from tripgate.page.layout import LEASE, ROLE
 from tripgate.page.level import LevelWriter, set_level
 from tripgate.page.mapping import Page
 from tripgate.processes import is_alive
 from tripgate.reasons import Level
 
 PATIENCE_S = 60.0
-BREAKER = ChildSpec("breaker", "breaker", back_off_s=0.01)
-FEED = ChildSpec("market_feed(sim)", "market_feed", "sim", intensity_max=1, back_off_s=0.01)
-
-
-class Context:
-    """The call that an actor's life is; it ends when the test says so."""
-
-    def __init__(self) -> None:
-        self.over = trio.Event()
-        self.error: Exception | None = None
-
-    async def result(self) -> None:
-        await self.over.wait()
-        if self.error is not None:
-            raise self.error
-
-
-@dataclass
-class Nursery:
-    """Hands out processes as tractor would, and remembers what it was asked for."""
-
-    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    children: list[runtime.Child] = field(default_factory=list)
-    fails: bool = False
-
-    @asynccontextmanager
-    async def open_child(
-        self,
-        name: str,
-        arguments: dict[str, Any],
-        on_spawn: Callable[[trio.Process], None],
-        on_end: Callable[[BaseException | None], None],
-    ) -> AsyncIterator[runtime.Child]:
-        self.asked.append((name, arguments))
-        if self.fails:
-            raise runtime.ChildStartError("no process to be had")
-        process = await trio.lowlevel.open_process(["sleep", "600"])
-        try:
-            on_spawn(process)
-            child = runtime.Child(process.pid, process, Context(), {})
-            self.children.append(child)
-            yield child
-        finally:
-            on_end(sys.exception())
-            with trio.CancelScope(shield=True):
-                if process.returncode is None:
-                    process.kill()
-                await process.wait()
-
-    async def child(self, number: int) -> runtime.Child:
-        """Return the n-th child once it has started."""
-        await until(lambda: len(self.children) > number)
-        return self.children[number]
 
 
 @pytest.fixture
@@ -98,24 +36,6 @@ def children(monkeypatch: pytest.MonkeyPatch) -> Nursery:
     nursery = Nursery()
     monkeypatch.setattr(runtime, "open_child", nursery.open_child)
     return nursery
-
-
-@asynccontextmanager
-async def keeping(page: Page, *specs: ChildSpec, watch: bool = False) -> AsyncIterator[Supervisor]:
-    async with trio.open_nursery() as nursery:
-        supervisor = Supervisor(page, {"speed": 1.0}, nursery)
-        for spec in specs:
-            nursery.start_soon(supervisor.keep, spec, trio.Event())
-        if watch:
-            nursery.start_soon(supervisor.watch)
-        yield supervisor
-        supervisor.stopping = True
-        nursery.cancel_scope.cancel()
-    supervisor.close()
-
-
-def kept(page: Page, spec: ChildSpec = BREAKER) -> AbstractAsyncContextManager[Supervisor]:
-    return keeping(page, spec)
 
 
 async def test_keep_when_a_child_starts_then_its_row_names_the_process(
@@ -162,7 +82,7 @@ async def test_keep_when_a_child_is_killed_then_the_gate_closes_and_the_next_one
         await until(lambda: len(kinds(page, SUPERVISOR_ROLE)) >= 3)
     (_, down) = next(r for r in records(page, SUPERVISOR_ROLE) if r[0] is EventKind.ACTOR_DOWN)
     assert (down["actor"], down["incarnation"]) == ("breaker", 1)
-    assert down["code"] == -signal.SIGKILL
+    assert (down["code"], down["reason"]) == (-signal.SIGKILL, "signal SIGKILL")
     assert [name for name, _ in children.asked] == ["breaker#1", "breaker#2"]
 
 
@@ -176,7 +96,7 @@ async def test_keep_when_an_actor_fails_but_its_process_lives_then_that_is_ended
         await children.child(1)
         assert first.process.returncode is not None
     (_, down) = next(r for r in records(page, SUPERVISOR_ROLE) if r[0] is EventKind.ACTOR_DOWN)
-    assert down["reason"] == "ValueError: one; OSError: last words"
+    assert down["reason"] == "exception ValueError: one; OSError: last words"
 
 
 async def test_keep_when_an_actor_returns_then_it_is_started_again_all_the_same(
@@ -187,7 +107,7 @@ async def test_keep_when_an_actor_returns_then_it_is_started_again_all_the_same(
         first.context.over.set()
         await children.child(1)
     (_, down) = next(r for r in records(page, SUPERVISOR_ROLE) if r[0] is EventKind.ACTOR_DOWN)
-    assert down["incarnation"] == 1
+    assert (down["incarnation"], down["reason"]) == (1, "returned")
 
 
 async def test_keep_when_no_process_comes_up_then_it_is_tried_again(
@@ -199,12 +119,12 @@ async def test_keep_when_no_process_comes_up_then_it_is_tried_again(
         children.fails = False
         await children.child(0)
     (_, down) = next(r for r in records(page, SUPERVISOR_ROLE) if r[0] is EventKind.ACTOR_DOWN)
-    assert down["reason"] == "ChildStartError: no process to be had"
+    assert down["reason"] == "exception ChildStartError: no process to be had"
     assert down["code"] == 0
     assert int(page.rows(LEASE)["deadline_ns"][page.names.role("breaker")]) == 0
 
 
-async def test_keep_when_the_tree_is_stopping_then_a_death_is_no_event(
+async def test_keep_when_the_tree_is_stopping_then_an_end_is_no_event(
     page: Page, children: Nursery
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -212,11 +132,92 @@ async def test_keep_when_the_tree_is_stopping_then_a_death_is_no_event(
         nursery.start_soon(supervisor.keep, BREAKER, trio.Event())
         first = await children.child(0)
         supervisor.stopping = True
-        first.process.kill()
+        supervisor.groups["breaker"].stop()
     supervisor.close()
+    assert first.process.returncode is not None
     assert kinds(page, SUPERVISOR_ROLE) == [EventKind.ACTOR_STARTED]
     assert len(children.asked) == 1
     assert int(page.rows(ROLE)["restarts"][page.names.role("breaker")]) == 0
+
+
+async def test_keep_when_the_link_breaks_with_the_process_then_the_exit_is_the_reason(
+    page: Page, children: Nursery
+) -> None:
+    async with kept(page):
+        first = await children.child(0)
+        first.context.error = trio.BrokenResourceError("the peer has gone")
+        os.kill(first.pid, signal.SIGKILL)
+        first.context.over.set()
+        await children.child(1)
+    (_, down) = next(r for r in records(page, SUPERVISOR_ROLE) if r[0] is EventKind.ACTOR_DOWN)
+    assert down["reason"] == "signal SIGKILL"
+
+
+async def test_group_when_a_child_never_becomes_ready_then_it_is_killed_and_told_so(
+    page: Page, children: Nursery
+) -> None:
+    children.stays_silent = True
+    spec = replace(BREAKER, start_s=0.05, back_off_s=10.0)
+    async with kept(page, spec) as supervisor:
+        await until(lambda: len(children.asked) >= 2)
+        told = supervisor.groups["breaker"].unready()
+    assert told == {"breaker": "never ready"}
+    down = [body for kind, body in records(page, SUPERVISOR_ROLE) if kind is EventKind.ACTOR_DOWN]
+    assert (down[0]["reason"], down[0]["code"]) == ("never ready", -signal.SIGKILL)
+    assert EventKind.ACTOR_STARTED not in kinds(page, SUPERVISOR_ROLE)
+
+
+async def test_group_when_stopped_then_its_members_end_in_reverse_and_a_stuck_one_is_killed(
+    page: Page, children: Nursery
+) -> None:
+    keeper = ChildSpec("position_keeper", "position_keeper", ends_before_earlier=True, grace_s=0.05)
+    async with trio.open_nursery() as nursery:
+        supervisor = Supervisor(page, {}, nursery)
+        task = supervisor.add(GroupSpec("core", (replace(BREAKER, grace_s=0.05), keeper)))
+        with trio.fail_after(PATIENCE_S):
+            await task.ready.wait()
+            children.is_stuck = True
+            task.stop()
+            await task.down.wait()
+        nursery.cancel_scope.cancel()
+    supervisor.close()
+    down = [body for kind, body in records(page, SUPERVISOR_ROLE) if kind is EventKind.ACTOR_DOWN]
+    assert [(b["actor"], b["reason"], b["code"]) for b in down] == [
+        ("position_keeper", "stopped", -signal.SIGKILL), ("breaker", "stopped", -signal.SIGKILL),
+    ]  # fmt: skip
+
+
+async def test_group_when_its_rule_restarts_all_then_that_is_on_record(
+    page: Page, children: Nursery
+) -> None:
+    keeper = ChildSpec("position_keeper", "position_keeper")
+    async with trio.open_nursery() as nursery:
+        supervisor = Supervisor(page, {}, nursery)
+        task = supervisor.add(GroupSpec("core", (BREAKER, keeper), GroupRule.ONE_FOR_ALL))
+        with trio.fail_after(PATIENCE_S):
+            await task.ready.wait()
+        os.kill(int(page.rows(ROLE)["pid"][page.names.role("breaker")]), signal.SIGKILL)
+        await until(lambda: len(children.children) == 4)
+        supervisor.stopping = True
+        nursery.cancel_scope.cancel()
+    supervisor.close()
+    restarted = [b for kind, b in records(page, 0) if kind is EventKind.GROUP_RESTARTED]
+    assert restarted == [{"group": "core", "because": "breaker", "members": ["position_keeper"]}]
+    assert sorted(name for name, _ in children.asked[2:]) == ["breaker#2", "position_keeper#2"]
+
+
+async def test_group_when_a_child_is_left_down_then_that_is_on_record_and_the_gate_stays_closed(
+    page: Page, children: Nursery
+) -> None:
+    spec = replace(BREAKER, restart=RestartRule.TEMPORARY)
+    async with kept(page, spec):
+        (await children.child(0)).process.kill()
+        await until(lambda: EventKind.CHILD_LEFT_DOWN in kinds(page, SUPERVISOR_ROLE))
+    left = [b for kind, b in records(page, 0) if kind is EventKind.CHILD_LEFT_DOWN]
+    assert left == [{
+        "child": "breaker", "reason": "signal SIGKILL", "code": -signal.SIGKILL, "gave_up": False,
+    }]  # fmt: skip
+    assert int(page.rows(LEASE)["deadline_ns"][page.names.role("breaker")]) == 0
 
 
 async def test_keep_when_deaths_are_too_many_then_its_scope_closes_and_it_is_tried_again(
@@ -235,116 +236,3 @@ async def test_keep_when_deaths_are_too_many_then_its_scope_closes_and_it_is_tri
     escalated = [b for kind, b in records(page, SUPERVISOR_ROLE) if kind is EventKind.ESCALATED]
     reason = "market_feed(sim) dies too often"
     assert escalated == [{"scope": "venue:sim", "reason": reason}]
-
-
-async def test_watch_when_all_actors_of_a_scope_are_steady_then_only_its_own_byte_is_withdrawn(
-    page: Page, children: Nursery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "STEADY_NS", 0)
-    venue = page.names.scope("venue:sim")
-    for node in (0, venue):
-        for writer in LevelWriter:
-            set_level(page, node, writer, Level.MEDIUM)
-    async with keeping(page, FEED, watch=True):
-        await children.child(0)
-        await until(lambda: byte_of(page, venue, LevelWriter.SUPERVISOR) == Level.NORMAL)
-        await until(lambda: byte_of(page, 0, LevelWriter.SUPERVISOR) == Level.NORMAL)
-        others = [w for w in LevelWriter if w is not LevelWriter.SUPERVISOR]
-        for node in (0, venue):
-            assert [byte_of(page, node, w) for w in others] == [Level.MEDIUM] * len(others)
-
-
-async def test_watch_when_an_actor_is_not_steady_then_its_scope_stays_closed(
-    page: Page, children: Nursery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "STEADY_NS", 0)
-    venue, feed = page.names.scope("venue:sim"), page.names.role("market_feed", "sim")
-    for node in (0, venue):
-        set_level(page, node, LevelWriter.SUPERVISOR, Level.MEDIUM)
-    async with keeping(page, FEED, watch=True):
-        await children.child(0)
-        page.rows(LEASE)["deadline_ns"][feed] = 0
-        page.rows(ROLE)["stale"][feed] = 1
-        # The portfolio's byte shows that the same look has passed over the venue's.
-        await until(lambda: byte_of(page, 0, LevelWriter.SUPERVISOR) == Level.NORMAL)
-        # A second look may have begun before the lease was given up; the next one did not.
-        set_level(page, 0, LevelWriter.SUPERVISOR, Level.SOFT)
-        set_level(page, venue, LevelWriter.SUPERVISOR, Level.MEDIUM)
-        await until(lambda: byte_of(page, 0, LevelWriter.SUPERVISOR) == Level.NORMAL)
-        assert byte_of(page, venue, LevelWriter.SUPERVISOR) == Level.MEDIUM
-
-
-async def test_watch_when_it_turns_then_its_lease_lives_and_lapses_are_stamped(page: Page) -> None:
-    roles, deadlines = page.rows(ROLE), page.rows(LEASE)["deadline_ns"]
-    keeper, feed = page.names.role("position_keeper"), page.names.role("market_feed", "sim")
-    deadlines[SUPERVISOR_ROLE] = deadlines[keeper] = 0
-    roles["lapsed_since_ns"][feed] = 5
-    async with keeping(page, watch=True):
-        await until(lambda: int(deadlines[SUPERVISOR_ROLE]) > host_ns())
-        await until(lambda: int(roles["lapsed_since_ns"][keeper]) > 0)
-        stamp = int(roles["lapsed_since_ns"][keeper])
-        await until(lambda: int(roles["renewals"][SUPERVISOR_ROLE]) > 5)
-        assert int(roles["lapsed_since_ns"][keeper]) == stamp, "the first moment counts"
-        assert int(roles["lapsed_since_ns"][feed]) == 0
-        vouch(page)
-        await until(lambda: int(roles["lapsed_since_ns"][keeper]) == 0)
-
-
-async def test_watch_when_a_living_child_stops_renewing_then_it_is_killed_and_replaced(
-    page: Page, children: Nursery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "HANG_NS", 20 * NS_PER_MS)
-    role = page.names.role("breaker")
-    async with keeping(page, BREAKER, watch=True):
-        first = await children.child(0)
-        LeaseHolder(page, role).renew(host_ns())
-        await children.child(1)
-        assert first.process.returncode == -signal.SIGKILL
-    (_, down) = next(r for r in records(page, SUPERVISOR_ROLE) if r[0] is EventKind.ACTOR_DOWN)
-    assert down["reason"] == "hung"
-
-
-async def test_watch_when_a_child_never_renewed_then_it_has_the_longer_time_to_start(
-    page: Page, children: Nursery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "HANG_NS", 0)
-    role, roles = page.names.role("breaker"), page.rows(ROLE)
-    page.rows(LEASE)["deadline_ns"][role] = 0
-    async with keeping(page, BREAKER, watch=True):
-        first = await children.child(0)
-        await until(lambda: int(roles["lapsed_since_ns"][role]) > 0)
-        turns = int(roles["renewals"][SUPERVISOR_ROLE])
-        await until(lambda: int(roles["renewals"][SUPERVISOR_ROLE]) > turns + 3)
-        assert first.process.returncode is None
-        monkeypatch.setattr(module, "START_NS", 0)
-        await children.child(1)
-        monkeypatch.setattr(module, "START_NS", 10**12)
-
-
-async def test_watch_when_a_child_says_that_its_input_is_stale_then_it_is_left_alone(
-    page: Page, children: Nursery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "HANG_NS", 0)
-    monkeypatch.setattr(module, "START_NS", 0)
-    role, roles = page.names.role("market_feed", "sim"), page.rows(ROLE)
-    async with keeping(page, FEED, watch=True):
-        first = await children.child(0)
-        LeaseHolder(page, role).give_up_stale()
-        await until(lambda: int(roles["lapsed_since_ns"][role]) > 0)
-        turns = int(roles["renewals"][SUPERVISOR_ROLE])
-        await until(lambda: int(roles["renewals"][SUPERVISOR_ROLE]) > turns + 5)
-        assert first.process.returncode is None
-
-
-async def test_emit_when_the_ring_is_full_then_the_watch_goes_on_without_the_record(
-    page: Page,
-) -> None:
-    async with keeping(page) as supervisor:
-        body = {"text": "x" * 8_000}
-        sent = 0
-        while supervisor.emit(EventKind.ESCALATED, body) is not None:
-            sent += 1
-            assert sent < RING_BYTES
-        assert supervisor.emit(EventKind.ESCALATED, body) is None
-        assert int(page.rows(HOLDER)["mask"][SUPERVISOR_ROLE]) == 1
-        assert int(page.rows(SLOT)["record_sequence"][SUPERVISOR_ROLE]) == sent

@@ -21,7 +21,7 @@ WAL_BYTES_MAX = 64 * 2**20
 
 _INSERT = "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
-_SETTINGS = (
+_SETTINGS: tuple[str, ...] = (
     "synchronous=FULL",
     "recursive_triggers=ON",
     "trusted_schema=OFF",

@@ -32,20 +32,31 @@ def number_rows(names: PageNames) -> Iterator[dict[str, Any]]:
             yield {"table": table, "first": first, "names": told}
 
 
-class Numbers:
-    """What the numbers of earlier runs mean in the present one."""
+class NumbersTold:
+    """What each run said that its numbers stand for."""
 
-    def __init__(self, audit_folder: Path, names: PageNames) -> None:
+    def __init__(self, audit_folder: Path) -> None:
         self._told: dict[tuple[int, str, int], str] = {}
-        self._epochs: set[int] = set()
+        self.epochs: set[int] = set()
         kinds = (int(EventKind.NUMBERS_ASSIGNED),)
         for stored in LogReader(audit_folder).rows(kinds=kinds):
             body = unpack_body(stored.row.body)
             table, first, told = body["table"], int(str(body["first"])), body["names"]
-            self._epochs.add(stored.row.epoch)
+            self.epochs.add(stored.row.epoch)
             if isinstance(told, list):
                 for place, text in enumerate(told):
                     self._told[stored.row.epoch, str(table), first + place] = str(text)
+
+    def text(self, epoch: int, table: str, number: int) -> str | None:
+        """Return what a number of a run stands for in a table, or None if it did not say."""
+        return self._told.get((epoch, table, number))
+
+
+class Numbers:
+    """What the numbers of earlier runs mean in the present one."""
+
+    def __init__(self, audit_folder: Path, names: PageNames) -> None:
+        self._told = NumbersTold(audit_folder)
         self._strategies = {text: number for number, text in enumerate(names.strategies)}
         texts = instrument_texts(names)
         self._instruments = {text: number for number, text in enumerate(texts)}
@@ -57,9 +68,9 @@ class Numbers:
         A run that told no numbers at all is taken to have had the present ones.
         """
         pair: tuple[int, int] | None = (strategy, instrument)
-        if epoch in self._epochs:
-            trader = self._told.get((epoch, "strategies", strategy), "")
-            traded = self._told.get((epoch, "instruments", instrument), "")
+        if epoch in self._told.epochs:
+            trader = self._told.text(epoch, "strategies", strategy) or ""
+            traded = self._told.text(epoch, "instruments", instrument) or ""
             known = trader in self._strategies and traded in self._instruments
             pair = (self._strategies[trader], self._instruments[traded]) if known else None
         return pair if pair in self._keys else None

@@ -3,6 +3,8 @@
 Each batch is a read transaction of its own: one long transaction would keep the writer's
 write-ahead log from being reused, and it would grow for as long as somebody reads.
 
+Of files that were archived and removed, the rows that their markers keep are read (``pruned``).
+
 Invariant: rows come in the order of the chain, each once, without the unacknowledged tails of
 retired files.
 """
@@ -11,6 +13,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tripgate.audit.pruned import kept_rows
 from tripgate.audit.record import Row
 from tripgate.audit.segments import UNREADABLE, Segment, last_rows, list_segments, open_read_only
 from tripgate.errors import ChainBrokenError, UsageError
@@ -89,6 +92,12 @@ class LogReader:
         """
         where, values = _filter(kinds, epoch)
         left = SEQUENCE_MAX if limit is None else limit
+        for kept in self._kept(kinds, epoch):
+            batch = [stored for stored in kept if stored.sequence > after][:left]
+            yield from batch
+            left -= len(batch)
+        if left <= 0:
+            return
         for segment, last in self._extents():
             if last is not None and last <= after:
                 continue
@@ -115,12 +124,32 @@ class LogReader:
                 _stored_row(segment.name, row) for row in self._all(segment, sql, parameters)
             )
             if len(found) >= limit:
-                break
+                return found[::-1]
+        for kept in reversed(list(self._kept(kinds, epoch))):
+            found.extend(kept[::-1][: limit - len(found)])
         return found[::-1]
 
+    def last_of(self, segment: Segment, last: int | None) -> tuple[int, bytes] | None:
+        """Return the last row of a file up to row ``last`` and its hash; None if it has none.
+
+        Raises
+        ------
+        ChainBrokenError
+            The file cannot be read.
+        """
+        sql = "SELECT seq, hash FROM log WHERE seq <= ? ORDER BY seq DESC LIMIT 1"
+        for sequence, digest in self._all(segment, sql, (SEQUENCE_MAX if last is None else last,)):
+            if not isinstance(sequence, int) or not isinstance(digest, bytes):
+                raise _broken(segment.name, "its last row holds values of wrong types")
+            return sequence, digest
+        return None
+
     def count_by_kind(self) -> dict[int, int]:
-        """Return how many rows of each kind the log holds. Raises ``ChainBrokenError``."""
+        """Return how many rows of each kind can be read. Raises ``ChainBrokenError``."""
         counts: dict[int, int] = {}
+        for kept in self._kept(None, None):
+            for stored in kept:
+                counts[stored.row.kind] = counts.get(stored.row.kind, 0) + 1
         sql = "SELECT kind, count(*) FROM log WHERE seq <= ? GROUP BY kind"
         for segment, last in self._extents():
             for kind, count in self._all(segment, sql, (SEQUENCE_MAX if last is None else last,)):
@@ -128,6 +157,15 @@ class LogReader:
                     raise _broken(segment.name, "a row holds a kind that is no integer")
                 counts[kind] = counts.get(kind, 0) + count
         return dict(sorted(counts.items()))
+
+    def _kept(self, kinds: Collection[int] | None, epoch: int | None) -> Iterator[list[StoredRow]]:
+        for rows in kept_rows(self._folder):
+            yield [
+                StoredRow(*kept)
+                for kept in rows
+                if (kinds is None or kept[1].kind in kinds)
+                and (epoch is None or kept[1].epoch == epoch)
+            ]
 
     def _extents(self) -> list[tuple[Segment, int | None]]:
         segments = list_segments(self._folder)

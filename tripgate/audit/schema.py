@@ -148,8 +148,8 @@ def create_file(path: Path, meta: Meta) -> None:
         The installed sqlite-utils makes other tables than this version expects.
     """
     temporary = path.with_name(f"{path.name}.new")
-    for leftover in (temporary, path.with_name(f"{path.name}.new-journal")):
-        leftover.unlink(missing_ok=True)
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        temporary.with_name(temporary.name + suffix).unlink(missing_ok=True)
     # SQLite would make the file readable by whoever the umask lets; the log is its owner's alone.
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(temporary, isolation_level=None)
@@ -158,6 +158,9 @@ def create_file(path: Path, meta: Meta) -> None:
         _create_tables(connection)
         _create_triggers(connection, meta)
         problems = schema_problems(connection)
+        # Under its own name the file must never need a rollback: after a power cut readers, which
+        # cannot write, could not open it, and the writer asks them first where the chain stands.
+        connection.execute("PRAGMA journal_mode=WAL")
     finally:
         connection.close()
     if problems:
@@ -165,6 +168,9 @@ def create_file(path: Path, meta: Meta) -> None:
             "the installed sqlite-utils makes other tables than this version of tripgate needs "
             f"({problems[0]}): install the version that tripgate names"
         )
+    # What lies beside a file of that name belongs to its predecessor without rows, if to any.
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
     os.replace(temporary, path)
     sync_folder(path.parent)
 

@@ -27,6 +27,9 @@ from tripgate.audit.schema import Meta, read_meta, sync_folder
 from tripgate.errors import ChainBrokenError, StateUnwritableError
 
 SEGMENTS_PER_MONTH_MAX = 999
+YEAR_MIN, YEAR_MAX = 1970, 2262
+"""Years that a stamp in ns since 1970 can mean; a name with another one is no log file's."""
+
 RETIRED_SUFFIX = ".retired"
 RESERVE_NAME = "retired.reserve"
 RESERVE_BYTES = 2**18
@@ -87,9 +90,10 @@ def month_end_ns(segment: Segment) -> int:
 
 def parse_name(name: str) -> Segment | None:
     """Return the segment that a file name means, or None if it is no log file."""
-    if found := _NAME.fullmatch(name):
-        return Segment(int(found[1]), int(found[2]), int(found[3] or 0))
-    return None
+    found = _NAME.fullmatch(name)
+    if found is None or not YEAR_MIN <= int(found[1]) <= YEAR_MAX:
+        return None
+    return Segment(int(found[1]), int(found[2]), int(found[3] or 0))
 
 
 def list_segments(folder: Path, suffix: str = "") -> list[Segment]:

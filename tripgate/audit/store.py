@@ -9,41 +9,38 @@ pages that the first one lost), so a writer that failed is finished: it marks it
 the last acknowledged row and refuses everything. A new ``LogWriter`` begins a new file there.
 
 Invariants: W1 a row acknowledged once is in the log once; W2 producer sequences have no gap;
-W3 there is one writer per folder (a file lock); W4 a checkpoint never precedes its rows.
+W3 there is one writer per folder (a file lock); W4 a checkpoint never precedes its rows; W5 a file
+that a commit failed on is never written again, and one without rows is made anew.
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
 from tripgate import clock
 from tripgate.audit.chain import next_hash
-from tripgate.audit.heads import Checkpoint, HeadsFile
+from tripgate.audit.failures import AuditUnwritableError, ProducerGapError, unwritable
+from tripgate.audit.heads import HEADS_NAME, Checkpoint, HeadsFile
 from tripgate.audit.log_file import LogFile
 from tripgate.audit.reader import LogReader, StoredRow
 from tripgate.audit.record import INT64_MAX, RecordError, Row, canonical
 from tripgate.audit.recovery import Head, Place, check_heads, find_place
-from tripgate.audit.schema import Meta, create_file
+from tripgate.audit.schema import Meta, create_file, sync_folder
 from tripgate.audit.segments import (
     Retirement,
     Segment,
+    meta_of,
     month_end_ns,
     reserve_retirement,
     segment_of,
     write_retirement,
 )
-from tripgate.errors import (
-    AlreadyRunningError,
-    MissingPartError,
-    StateUnwritableError,
-    TripgateError,
-)
+from tripgate.errors import AlreadyRunningError, MissingPartError, TripgateError
 
 __all__ = [
     "AuditUnwritableError",
@@ -56,42 +53,6 @@ __all__ = [
 
 TRANSACTION_ROWS_MAX = 10_000
 LOCK_NAME = "writer.lock"
-
-_REASONS: dict[object, str] = {
-    "SQLITE_FULL": "the disk is full: free some space",
-    "SQLITE_READONLY": "the file is read-only: mount it writable or change its owner",
-    "SQLITE_CANTOPEN": "the file cannot be opened: check the folder and its owner",
-    "SQLITE_BUSY": "another program holds it locked: end that program's write transaction",
-    "SQLITE_IOERR_FSYNC": "the disk did not confirm a write: check the disk",
-    "SQLITE_IOERR_WRITE": "the disk failed or a file size limit is reached: check both",
-    "SQLITE_CORRUPT": "the file is damaged: run `tripgate audit verify`",
-    "SQLITE_NOTADB": "the file is damaged: run `tripgate audit verify`",
-    errno.ENOSPC: "the disk is full: free some space",
-    errno.EDQUOT: "the disk quota is used up: free some space",
-    errno.EFBIG: "the file size limit is reached: raise it (ulimit -f)",
-    errno.EROFS: "the disk is read-only: mount it writable",
-    errno.EACCES: "permission is denied: change the owner of the folder",
-    errno.ENOTDIR: "a file stands where a folder is needed: move it away",
-    errno.EEXIST: "a file stands where a folder is needed: move it away",
-}
-
-
-class AuditUnwritableError(StateUnwritableError):
-    """The log cannot be written. Gate effect: the audit lease lapses, openings stop."""
-
-
-class ProducerGapError(TripgateError):
-    """A record is missing between the log and a ring. Gate effect: the audit lease lapses.
-
-    Nothing of the call was stored. Either the ring is damaged or a bug skipped a record; rows of
-    other producers can still be appended.
-    """
-
-
-def _unwritable(path: Path, error: sqlite3.Error | OSError) -> AuditUnwritableError:
-    key = error.errno if isinstance(error, OSError) else getattr(error, "sqlite_errorname", None)
-    reason = _REASONS.get(key, f"{error}: check the disk")
-    return AuditUnwritableError(f"cannot write {path}: {reason}")
 
 
 class LogWriter:
@@ -118,16 +79,19 @@ class LogWriter:
     def __init__(self, audit_folder: Path, heads_folder: Path) -> None:
         self._folder = audit_folder
         self._ended: str | None = None
+        self._owed: Retirement | None = None
         self._file: LogFile | None = None
         self._heads: HeadsFile | None = None
         self._lock = -1
         try:
             for folder in (audit_folder, heads_folder):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                # Also for a folder that is there: a killed writer may have made it a moment ago.
+                sync_folder(folder.parent)
             self._lock = _take_lock(audit_folder / LOCK_NAME)
             reserve_retirement(audit_folder)
             place = find_place(audit_folder)
-            self._heads = HeadsFile(heads_folder)
+            self._heads = HeadsFile(heads_folder / HEADS_NAME)
             check_heads(audit_folder, place.head, self._heads.last)
             self._head = place.head
             self._last_sequences = place.last_sequences
@@ -139,7 +103,7 @@ class LogWriter:
             self._write_checkpoint(None, clock.host_ns(), clock.utc_ns())
         except (sqlite3.Error, OSError) as error:
             self._release()
-            raise _unwritable(audit_folder, error) from error
+            raise unwritable(audit_folder, error) from error
         except TripgateError:
             self._release()
             raise
@@ -192,8 +156,10 @@ class LogWriter:
             start = stop
         return self._head.sequence
 
-    def checkpoint(self, node_sums: Mapping[str, int] | None, host_ns: int, utc_ns: int) -> None:
-        """Note the head and the sums of the nodes in the file of heads, durably.
+    def checkpoint(
+        self, node_sums: Mapping[str, int] | None, host_ns: int, utc_ns: int
+    ) -> Checkpoint:
+        """Note the head and the sums of the nodes in the file of heads, durably; return the note.
 
         Raises
         ------
@@ -204,7 +170,7 @@ class LogWriter:
         """
         self._require_usable()
         try:
-            self._write_checkpoint(node_sums, host_ns, utc_ns)
+            return self._write_checkpoint(node_sums, host_ns, utc_ns)
         except OSError as error:
             self._fail(error)
         except ValueError as error:
@@ -225,12 +191,33 @@ class LogWriter:
         except (sqlite3.Error, OSError) as error:
             self._fail(error)
 
-    def close(self) -> None:
-        """Note the head and close. Closing twice, or after a failure, does nothing."""
-        if self._ended is None:
-            self.checkpoint(None, clock.host_ns(), clock.utc_ns())
-            self._ended = "it was closed"
-            self._release()
+    def close(self) -> Checkpoint | None:
+        """Note the head, close, return the note. Again, or after a failure: do nothing."""
+        if self._ended is not None:
+            return None
+        last = self.checkpoint(None, clock.host_ns(), clock.utc_ns())
+        self._ended = "it was closed"
+        self._release()
+        return last
+
+    def retire(self) -> None:
+        """Write the marker that the disk refused when this writer failed, if it still lacks.
+
+        Whoever constructs another writer in the same process calls this first: without the marker
+        that writer would go on in the very file whose last commit failed.
+
+        Raises
+        ------
+        AuditUnwritableError
+            The disk refuses it still.
+        """
+        if self._owed is None:
+            return
+        try:
+            write_retirement(self._folder, self._segment, self._owed)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        self._owed = None
 
     def __enter__(self) -> Self:
         return self
@@ -252,6 +239,11 @@ class LogWriter:
     def _first_file(self, place: Place) -> tuple[Segment, LogFile]:
         newest, this_month = place.newest, segment_of(clock.utc_ns())
         if newest is not None and not place.is_retired:
+            meta = meta_of(self._folder, newest)
+            if meta is not None and meta.previous_sequence == place.head.sequence:
+                # Without rows it may be one whose very first commit failed. Made anew, it takes no
+                # further name while a disk stays broken, and nothing of the failed one stays.
+                create_file(self._folder / newest.name, meta)
             return newest, LogFile(self._folder / newest.name)
         segment = this_month
         # A month that has begun stays the month, even if the wall clock was set back.
@@ -296,9 +288,10 @@ class LogWriter:
                 ahead[pair] = last + 1
             elif row.producer_sequence > last:
                 raise ProducerGapError(
+                    row.producer,
                     f"epoch {row.epoch}, producer {row.producer}: record {last + 1} is missing, "
                     f"the next one is {row.producer_sequence}: the ring is damaged; halt and keep "
-                    "the page for examination"
+                    "the page for examination",
                 )
         return fresh
 
@@ -334,20 +327,23 @@ class LogWriter:
 
     def _write_checkpoint(
         self, node_sums: Mapping[str, int] | None, host_ns: int, utc_ns: int
-    ) -> None:
+    ) -> Checkpoint:
         assert self._heads is not None
-        self._heads.append(Checkpoint(*self._head, utc_ns, host_ns, node_sums))
+        checkpoint = Checkpoint(*self._head, utc_ns, host_ns, node_sums)
+        self._heads.append(checkpoint)
+        return checkpoint
 
     def _fail(self, error: sqlite3.Error | OSError) -> NoReturn:
-        failure = _unwritable(self.path, error)
+        failure = unwritable(self.path, error)
         self._ended = str(failure)
         if self._file is not None:
             self._file.close()
-        # The marker's space was set aside. A disk that refuses even that has failed as a whole or
-        # is read-only, and refuses a new writer's first commit too.
-        with contextlib.suppress(OSError):
-            retirement = Retirement(self._head.sequence, self._head.hash, self._last_sequences)
+        # The marker's space was set aside; a disk that refuses even that is asked again later.
+        retirement = Retirement(self._head.sequence, self._head.hash, self._last_sequences)
+        try:
             write_retirement(self._folder, self._segment, retirement)
+        except OSError:
+            self._owed = retirement
         self._release()
         raise failure from error
 
@@ -371,3 +367,19 @@ def _take_lock(path: Path) -> int:
             f"another process writes {path.parent}: an audit log has one writer; end the other one"
         ) from None
     return descriptor
+
+
+@contextlib.contextmanager
+def lock_writer(folder: Path) -> Iterator[None]:
+    """Hold the writer's lock in the block, so that nobody writes the log.
+
+    Raises
+    ------
+    AlreadyRunningError
+        A process writes it.
+    """
+    descriptor = _take_lock(folder / LOCK_NAME)
+    try:
+        yield
+    finally:
+        os.close(descriptor)

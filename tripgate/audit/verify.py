@@ -4,17 +4,20 @@ It believes nothing in a file: malformed pages, missing tables, values of wrong 
 triggers are problems to report, never errors to stop at. It finds every change of a stored row,
 every missing, doubled or reordered row, a changed schema, missing files, and a tail cut off before
 the last checkpoint. It cannot find the loss of rows younger than the last checkpoint, nor a log
-that was forged as a whole together with its heads: compare with a head that was kept elsewhere.
+that was forged or rolled back as a whole together with its heads: so heads that were kept elsewhere
+can be given too. Months that were archived and removed are believed to be what their markers say;
+their archives are verified by themselves (``archive``).
 
 Invariants: V1 a ``Verdict`` comes back, whatever the folders hold; V2 ``verified`` is true only if
 there is no problem; V3 nothing in the log is changed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tripgate.audit.heads import read_checkpoints
+from tripgate.audit.heads import HEADS_NAME, merge_notes, notes_of
+from tripgate.audit.pruned import list_pruned, read_pruned
 from tripgate.audit.schema import Meta, read_meta, schema_problems
 from tripgate.audit.segments import (
     RETIRED_SUFFIX,
@@ -49,6 +52,9 @@ class Verdict:
         First row that cannot be believed; None if no row is in question.
     files, checkpoints
         Files read, and checkpoints compared.
+    begins_after, archive
+        The row before the first one that is here, and the archive that holds it; 0 and "" for a log
+        that is here from its beginning.
     """
 
     rows: int
@@ -58,9 +64,11 @@ class Verdict:
     broken_sequence: int | None
     files: int
     checkpoints: int
+    begins_after: int = 0
+    archive: str = ""
 
 
-def _verdict(walk: Walk, files: int) -> Verdict:
+def _verdict(walk: Walk, files: int, begins_after: int = 0, archive: str = "") -> Verdict:
     return Verdict(
         rows=walk.rows,
         head=walk.digest.hex(),
@@ -69,6 +77,8 @@ def _verdict(walk: Walk, files: int) -> Verdict:
         broken_sequence=walk.broken_sequence,
         files=files,
         checkpoints=walk.heads_compared,
+        begins_after=begins_after,
+        archive=archive,
     )
 
 
@@ -76,16 +86,31 @@ def _no_progress(rows: int) -> None:
     del rows
 
 
-def verify(audit_folder: Path, heads_folder: Path, *, progress: Progress = _no_progress) -> Verdict:
-    """Verify a whole log. It may be running: what is there when a file's turn comes is checked."""
-    walk = Walk(read_checkpoints(heads_folder))
+def verify(
+    audit_folder: Path,
+    heads_folder: Path,
+    *,
+    outside: Sequence[Path] = (),
+    progress: Progress = _no_progress,
+) -> Verdict:
+    """Verify a whole log. It may be running: what is there when a file's turn comes is checked.
+
+    Parameters
+    ----------
+    outside
+        Copies of the heads that were kept elsewhere: they are compared as well.
+    """
+    own = notes_of(heads_folder / HEADS_NAME, HEADS_NAME)
+    walk = Walk(merge_notes(own, *(notes_of(path, str(path)) for path in outside)))
     segments = list_segments(audit_folder)
+    begins_after, archive = 0, ""
     try:
         # The heads are read before the rows: each names a row that was durable by then.
         walk.next_head()
         walk.compare_heads()
         if not segments:
             walk.report(f"there is no log in {audit_folder}")
+        begins_after, archive = _pass_pruned(walk, audit_folder)
         metas = [meta_of(audit_folder, segment) for segment in segments]
         for index, segment in enumerate(segments):
             following = metas[index + 1] if index + 1 < len(segments) else None
@@ -104,9 +129,30 @@ def verify(audit_folder: Path, heads_folder: Path, *, progress: Progress = _no_p
                     min(walk.sequence + 1, marker.sequence),
                 )
         walk.finish_heads()
+        if not walk.heads_compared and (heads_folder / HEADS_NAME).exists():
+            # A writer notes a head before its first row.
+            walk.report("heads.jsonl names no row: rows cut off at the end cannot be noticed")
     except TooManyProblemsError:
         pass
-    return _verdict(walk, len(segments))
+    return _verdict(walk, len(segments), begins_after, archive)
+
+
+def _pass_pruned(walk: Walk, folder: Path) -> tuple[int, str]:
+    """Walk past the markers of removed files; return the last row they stand for and its place."""
+    archive = ""
+    for segment in list_pruned(folder):
+        try:
+            pruned, kept = read_pruned(folder, segment)
+        except ChainBrokenError as error:
+            walk.report(str(error), walk.sequence + 1)
+            continue
+        meta = Meta(pruned.previous_sequence, pruned.previous_hash, None)
+        _check_joint(walk, segment, meta)
+        if any(not pruned.previous_sequence < row[0] <= pruned.sequence for row in kept):
+            walk.report(f"the marker of {segment.name} keeps rows that the file cannot have held")
+        walk.begin_after(pruned.sequence, pruned.head, dict(pruned.last_sequences))
+        archive = pruned.archive
+    return walk.sequence, archive
 
 
 def verify_file(path: Path, *, progress: Progress = _no_progress) -> Verdict:

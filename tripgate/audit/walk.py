@@ -9,11 +9,11 @@ Invariant: the walk advances with every row read and holds no more than one batc
 
 import sqlite3
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tripgate.audit.chain import GENESIS, HASH_BYTES, next_hash
-from tripgate.audit.heads import Checkpoint
+from tripgate.audit.heads import Checkpoint, Note
 from tripgate.audit.record import canonical_fields
 from tripgate.audit.recovery import PRODUCERS_MAX
 
@@ -41,12 +41,12 @@ class Walk:
     sequence, digest
         The row walked last and the hash to go on from.
     checkpoints
-        (line, checkpoint) of the file of heads, oldest first.
+        Heads to compare with, in the order of their rows.
     is_partial
         The log's beginning is not at hand: a producer may begin at any number.
     """
 
-    checkpoints: Iterator[tuple[int, Checkpoint | None]]
+    checkpoints: Iterator[Note]
     is_partial: bool = False
     sequence: int = 0
     digest: bytes = GENESIS
@@ -56,7 +56,7 @@ class Walk:
     broken_sequence: int | None = None
     _producers: dict[object, int] = field(default_factory=dict)
     _head: Checkpoint | None = None
-    _head_line: int = 0
+    _head_place: str = ""
     _head_sequence: int = NO_HEAD
 
     def report(self, problem: str, sequence: int | None = None) -> None:
@@ -140,51 +140,53 @@ class Walk:
         if isinstance(found, int):
             self._producers[pair] = found
 
+    def begin_after(self, sequence: int, digest: bytes, producers: Mapping[object, int]) -> None:
+        """Go on after rows that are not at hand: where they ended is believed."""
+        self.sequence, self.digest = sequence, digest
+        self._producers.update(producers)
+        while self._head is not None and self._head_sequence < sequence:
+            self.next_head()
+        self.compare_heads()
+
     def next_head(self) -> None:
         """Go to the next readable checkpoint."""
         self._head, self._head_sequence = None, NO_HEAD
-        try:
-            for line, checkpoint in self.checkpoints:
-                self._head_line = line
-                if checkpoint is not None:
-                    self._head, self._head_sequence = checkpoint, checkpoint.sequence
-                    return
-                self.report(f"heads.jsonl line {line} is no checkpoint")
-        except FileNotFoundError:
-            self.report("heads.jsonl is missing: rows cut off at the end cannot be noticed")
-        except OSError as error:
-            self.report(f"heads.jsonl cannot be read ({error.strerror})")
+        for place, found in self.checkpoints:
+            if isinstance(found, Checkpoint):
+                self._head_place, self._head = place, found
+                self._head_sequence = found.sequence
+                return
+            self.report(found)
 
     def compare_heads(self) -> None:
         """Compare the checkpoints up to the row walked last with it."""
-        lost: tuple[int, int] | None = None
+        lost: tuple[str, int] | None = None
         while (head := self._head) is not None and self._head_sequence <= self.sequence:
             if head.sequence < self.sequence:
-                lost = lost or (self._head_line, head.sequence)
+                lost = lost or (self._head_place, head.sequence)
             elif head.head != self.digest or head.count != self.sequence:
                 self.report(
-                    f"row {head.sequence} is not the row that heads.jsonl line {self._head_line} "
+                    f"row {head.sequence} is not the row that {self._head_place} "
                     "names: it or a row before it was replaced",
                     head.sequence,
                 )
             self.heads_compared += 1
             self.next_head()
         if lost is not None:
-            line, sequence = lost
-            self.report(
-                f"row {sequence} of heads.jsonl line {line} was not found in its place", sequence
-            )
+            place, sequence = lost
+            self.report(f"row {sequence} of {place} was not found in its place", sequence)
 
     def finish_heads(self) -> None:
         """Report checkpoints of rows past the end: they were durable once."""
-        beyond = 0
+        beyond, place = 0, ""
         while self._head is not None:
-            beyond = max(beyond, self._head_sequence)
+            if self._head_sequence > beyond:
+                beyond, place = self._head_sequence, self._head_place
             self.heads_compared += 1
             self.next_head()
         if beyond:
             self.report(
-                f"the log ends at row {self.sequence}, but heads.jsonl names row {beyond}: the "
+                f"the log ends at row {self.sequence}, but {place} names row {beyond}: the "
                 "tail is missing",
                 self.sequence + 1,
             )

@@ -38,9 +38,31 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("doctor",): ("tripgate.cli.doctor:doctor", "Check this machine and installation."),
     ("bench",): ("tripgate.cli.bench:bench", "Measure how fast the parts are here."),
     ("audit", "verify"): ("tripgate.cli.audit:verify", "Verify the hash chain of a log."),
+    ("audit", "replay"): ("tripgate.cli.audit_replay:replay", "Decide a log's decisions again."),
     ("audit", "query"): ("tripgate.cli.audit:query", "Print rows of a log."),
+    ("audit", "export"): ("tripgate.cli.audit_export:export", "Write rows as JSON lines or CSV."),
+    ("audit", "archive"): (
+        "tripgate.cli.audit_archive:archive",
+        "Archive a month as Parquet, or remove an archived one.",
+    ),
     ("chaos", "run"): ("tripgate.cli.chaos:run", "Run fault plans and check the promises."),
     ("chaos", "storm"): ("tripgate.cli.chaos_storm:storm", "Kill real processes on one real page."),
+    ("chaos", "powercut"): (
+        "tripgate.cli.chaos_powercut:powercut",
+        "Cut the power under the audit log.",
+    ),
+    ("chaos", "tampering"): (
+        "tripgate.cli.chaos_tampering:tampering",
+        "Tamper with an audit log in every way known.",
+    ),
+    ("chaos", "auditkills"): (
+        "tripgate.cli.chaos_auditkills:auditkills",
+        "Kill whoever records and whoever stores.",
+    ),
+    ("chaos", "deaths"): (
+        "tripgate.cli.chaos_deaths:deaths",
+        "Let real actors and roots die in every way.",
+    ),
     ("chaos", "list"): ("tripgate.cli.chaos:list_plans", "List the fault plans."),
     ("chaos", "spin"): ("tripgate.cli.chaos:spin", "Check the models of the gate's protocols."),
     ("config", "check"): ("tripgate.cli.config:check", "Check a configuration file."),

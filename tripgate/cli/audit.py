@@ -3,25 +3,22 @@
 Both read files alone: they work for an instance that runs and for one that has long stopped.
 """
 
+import dataclasses
 import os
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tripgate import clock
 from tripgate.audit.heads import HEADS_NAME
-from tripgate.audit.reader import LogReader, StoredRow
-from tripgate.audit.record import RecordError, unpack_body
+from tripgate.audit.reader import LogReader
 from tripgate.audit.segments import list_segments
 from tripgate.audit.verify import Verdict, verify_file
 from tripgate.audit.verify import verify as verify_log
+from tripgate.cli.audit_rows import fields_of, kind_codes
 from tripgate.cli.output import write_json, write_line, write_message
 from tripgate.errors import ChainBrokenError, NotRunningError, UsageError
-from tripgate.gate.record import FLAG_SHADOW, unpack_record
 from tripgate.instance import known_instances, pick_instance, running_instances, state_folder
-from tripgate.messages import EventKind
-from tripgate.reasons import Level
 
 QUERY_ROWS_MAX = 100_000
 _PROGRESS_NS = clock.NS_PER_S
@@ -32,7 +29,14 @@ _ADVICE = (
 )
 
 
-def verify(instance: str | None = None, *, file: Path | None = None, json: bool = False) -> int:
+def verify(
+    instance: str | None = None,
+    *,
+    file: Path | None = None,
+    archive: Path | None = None,
+    heads: list[Path] | None = None,
+    json: bool = False,
+) -> int:
     """Recompute the hash chain of a log: exit 0 if it holds, 30 if it is broken, 3 if none.
 
     Parameters
@@ -41,41 +45,52 @@ def verify(instance: str | None = None, *, file: Path | None = None, json: bool 
         Whose log; else the one running, else the only one or the one written last.
     file
         Verify this one file by itself instead; its place in the chain is believed.
+    archive
+        Verify this one archive by itself instead; its place in the chain is believed.
+    heads
+        Compare also with this file of heads, kept elsewhere; may be given several times.
     json
         Print one JSON object instead of text.
     """
-    if file is not None:
-        if instance is not None:
-            raise UsageError("name an instance or a --file, not both")
-        if not file.is_file():
-            raise NotRunningError(f"there is no log file {file}")
-        name, verdict = str(file), verify_file(file, progress=_progress())
+    if len([given for given in (instance, file, archive) if given is not None]) > 1:
+        raise UsageError("name an instance, a --file or an --archive, not several of them")
+    if heads and (file is not None or archive is not None):
+        raise UsageError("--heads is compared with a whole log: leave --file and --archive out")
+    for path in (file, archive, *(heads or ())):
+        if path is not None and not path.is_file():
+            raise NotRunningError(f"there is no file {path}")
+    if archive is not None:
+        name, verdict = str(archive), _verify_archive(archive)
+    elif file is not None:
+        name, verdict = str(file), verify_file(file, progress=progress())
     else:
-        name = _instance_with_log(instance)
-        folder = state_folder(name)
-        verdict = verify_log(folder / "audit", folder / "heads", progress=_progress())
-    if json:
-        write_json(
-            {
-                "log": name,
-                "verified": verdict.verified,
-                "rows": verdict.rows,
-                "head": verdict.head,
-                "broken_sequence": verdict.broken_sequence,
-                "problems": verdict.problems,
-                "files": verdict.files,
-                "checkpoints": verdict.checkpoints,
-            }
+        name = instance_with_log(instance)
+        state = state_folder(name)
+        verdict = verify_log(
+            state / "audit", state / "heads", outside=heads or (), progress=progress()
         )
+    if json:
+        write_json({"log": name, **dataclasses.asdict(verdict)})
     else:
         _write_verdict(name, verdict)
     return 0 if verdict.verified else ChainBrokenError.exit_code
 
 
+def _verify_archive(path: Path) -> Verdict:
+    # Only archives need pyarrow, and it is slow to import.
+    from tripgate.audit.archive import verify_archive
+
+    found = verify_archive(path, progress())
+    return Verdict(
+        found.rows, found.head, not found.problems, found.problems, None, files=1, checkpoints=0,
+        begins_after=found.extent.previous_sequence if found.extent else 0,
+    )  # fmt: skip
+
+
 def query(
     instance: str | None = None,
     *,
-    kind: list[int] | None = None,
+    kind: list[str] | None = None,
     epoch: int | None = None,
     limit: int = 20,
     json: bool = False,
@@ -87,7 +102,7 @@ def query(
     instance
         Whose log; else the one running, else the only one or the one written last.
     kind
-        Only rows of this event kind code; may be given several times.
+        Only rows of this event kind, by name or code; may be given several times.
     epoch
         Only rows of this epoch.
     limit
@@ -97,9 +112,9 @@ def query(
     """
     if not 1 <= limit <= QUERY_ROWS_MAX:
         raise UsageError(f"--limit is 1 to {QUERY_ROWS_MAX}, was {limit}")
-    name = _instance_with_log(instance)
+    name = instance_with_log(instance)
     reader = LogReader(state_folder(name) / "audit")
-    rows = [_fields(row) for row in reader.newest(limit, kinds=kind, epoch=epoch)]
+    rows = [fields_of(row) for row in reader.newest(limit, kinds=kind_codes(kind), epoch=epoch)]
     if json:
         write_json({"log": name, "rows": rows})
         return 0
@@ -110,6 +125,9 @@ def query(
 
 def _write_verdict(name: str, verdict: Verdict) -> None:
     extent = f"{verdict.rows} rows, {verdict.files} files, {verdict.checkpoints} checkpoints"
+    if verdict.begins_after:
+        after = f", after archive {verdict.archive}" if verdict.archive else ""
+        extent += f", begins at row {verdict.begins_after + 1}{after}"
     if verdict.verified:
         write_line(f"{name}: verified: {extent}, head {verdict.head}")
         return
@@ -122,7 +140,14 @@ def _write_verdict(name: str, verdict: Verdict) -> None:
     write_message(_ADVICE)
 
 
-def _instance_with_log(name: str | None) -> str:
+def instance_with_log(name: str | None) -> str:
+    """Return whose log is meant: the one named or running, else the one written last.
+
+    Raises
+    ------
+    NotRunningError
+        There is no log.
+    """
     wanted = name or os.environ.get("TRIPGATE_INSTANCE") or None
     if wanted is not None or running_instances():
         picked = pick_instance(wanted)
@@ -145,7 +170,8 @@ def _written_ns(instance: str) -> int | None:
     return max(times, default=None)
 
 
-def _progress() -> Callable[[int], None]:
+def progress() -> Callable[[int], None]:
+    """Return what tells people at a terminal once a second how many rows are done."""
     started = reported = clock.host_ns()
 
     def report(rows: int) -> None:
@@ -156,68 +182,3 @@ def _progress() -> Callable[[int], None]:
             write_message(f"{rows} rows in {(now - started) // clock.NS_PER_S} s")
 
     return report
-
-
-def _fields(stored: StoredRow) -> dict[str, object]:
-    row = stored.row
-    return {
-        "sequence": stored.sequence,
-        "utc": _utc_text(row.utc_ns),
-        "epoch": row.epoch,
-        "producer": row.producer,
-        "producer_sequence": row.producer_sequence,
-        "host_ns": row.host_ns,
-        "market_ms": row.market_ms,
-        "kind": row.kind,
-        "token": row.token,
-        "body": _decision(row.body) if row.kind == EventKind.DECISION else _body(row.body),
-        "hash": stored.hash.hex(),
-    }
-
-
-def _utc_text(utc_ns: int) -> str:
-    seconds, rest_ns = divmod(utc_ns, clock.NS_PER_S)
-    try:
-        moment = datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, ValueError, OSError):
-        return str(utc_ns)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest_ns:09}Z"
-
-
-def _decision(body: bytes) -> object:
-    """Return a decision in words; on a shadow page also what an enforcing gate would have said."""
-    try:
-        record = unpack_record(body)
-        level = Level(record.level)
-    except ValueError:
-        return body.hex()  # Not a record: shown as it lies there, for whoever looks for the damage.
-    reason = None if record.reason is None else record.reason.name
-    return {
-        "approved": record.approved,
-        "reason": None if record.approved else reason,
-        "shadow": bool(record.flags & FLAG_SHADOW),
-        "would_deny": reason if record.would_deny else None,
-        "flags": record.flags,
-        "level": level.name,
-        "strategy": record.strategy,
-        "instrument": record.instrument,
-        "limits_version": record.limits_version,
-        **record.values,
-        "gross_before": list(record.gross_before),
-        "side_before": list(record.side_before),
-    }
-
-
-def _body(body: bytes) -> object:
-    try:
-        return _plain(unpack_body(body))
-    except RecordError:
-        return body.hex()
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    return value.hex() if isinstance(value, bytes) else value

@@ -99,6 +99,12 @@ on_exit = "cancel_entries"       # resting entries are cancelled when the proces
 # Run when a level reaches MEDIUM or above; {scope}, {level} and {cause} are filled in.
 # on_level_command = ["notify-send", "tripgate", "{scope} {level} {cause}"]
 on_level_command = []
+
+[audit]
+# Further files, on other disks, that get every head of the audit log's chain.
+# heads_copies = ["/mnt/other/heads.jsonl"]
+heads_copies = []
+keep_months = 84                 # `tripgate audit archive --prune` never removes a younger month
 """
 
 

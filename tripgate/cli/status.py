@@ -13,6 +13,7 @@ from tripgate.cli.output import write_json, write_line, write_message, write_tab
 from tripgate.errors import NotRunningError, UsageError
 from tripgate.gate.status import GateStatus, read_status
 from tripgate.instance import page_folder, pick_instance
+from tripgate.messages import LinkFault
 from tripgate.page.layout import ROLE
 from tripgate.page.lease import LeaseState
 from tripgate.page.mapping import Page, open_page
@@ -88,6 +89,7 @@ def write_status(state: GateStatus, page: Page) -> None:
     _write_nodes(state)
     _write_causes(state)
     _write_leases(state, page)
+    _write_links(state)
     _write_accounts(state)
     _write_board(state)
     _write_positions(state, page)
@@ -202,6 +204,25 @@ def _age_text(lease: LeaseState, length_ms: float) -> str:
     # A lease that was zeroed no longer says when it was renewed.
     was_zeroed = lease.left_ms == -1.0
     return "-" if was_zeroed else f"{length_ms - lease.left_ms:.0f} ms"
+
+
+def _write_links(state: GateStatus) -> None:
+    if not state.links:
+        return
+    rows = []
+    for link in state.links:
+        heard = "never" if link.heard_ms is None else f"{link.heard_ms:.0f} ms ago"
+        lost = {**link.rejected, "overflowed": link.overflowed, "dropped": link.dropped}
+        told = " ".join(f"{name.lower()} {n}" for name, n in lost.items() if n)
+        fault = f"{link.fault} {link.argument or ''}".strip()
+        rows.append(
+            (
+                link.name, "SILENT" if link.silent else heard, str(link.sent), str(link.received),
+                told or "-", "-" if link.fault == LinkFault.NONE.name else fault,
+            )
+        )  # fmt: skip
+    write_line()
+    write_table(("link", "heard", "sent", "received", "not taken", "fault"), rows)
 
 
 def _write_accounts(state: GateStatus) -> None:

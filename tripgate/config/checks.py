@@ -183,7 +183,20 @@ def _alerts(raw: dict[str, Any]) -> Iterator[Problem]:
                 yield Problem(path, f"there is no placeholder '{{{name}}}'{hint}", path)
 
 
+def _audit(raw: dict[str, Any]) -> Iterator[Problem]:
+    path = ("audit", "heads_copies")
+    copies = _table(raw, "audit").get("heads_copies")
+    named = [text for text in copies if isinstance(text, str)] if isinstance(copies, list) else []
+    if len(named) > config.HEADS_COPIES_MAX:
+        yield Problem(path, f"expected at most {config.HEADS_COPIES_MAX} files", path)
+    for place, text in enumerate(named):
+        if not text.startswith("/") or text.endswith("/"):
+            yield Problem(path, f"'{text}' is no absolute path of a file", path)
+        elif text in named[:place]:
+            yield Problem(path, f"'{text}' is listed twice", path)
+
+
 def cross_checks(raw: dict[str, Any]) -> Iterator[Problem]:
     """Yield what is wrong between the tables of a raw configuration."""
-    for check in (_counts, _venues, _instruments, _quotes, _strategies, _limits, _alerts):
+    for check in (_counts, _venues, _instruments, _quotes, _strategies, _limits, _alerts, _audit):
         yield from check(raw)

@@ -43,6 +43,8 @@ STRESS_LOSS_MULTIPLE = 4
 BPS_MAX = 10_000
 RESTING_CLOSES_BOUND = 16
 ATTEMPTS_BOUND = 100_000
+HEADS_COPIES_MAX = 4
+KEEP_MONTHS_BOUND = 1_200
 EXIT_COLLAR_MULTIPLE = 2
 """An exit may go this many collars away where nothing else is written."""
 
@@ -279,6 +281,21 @@ class Alerts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = ()
 
 
+class Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where heads of the audit log go besides, and how long its months are kept."""
+
+    heads_copies: Annotated[
+        tuple[str, ...],
+        words("a list of absolute paths of files", length_min=0),
+        Meta(description="Files on other disks that get a copy of every head of the chain."),
+    ] = ()
+    keep_months: Annotated[
+        int,
+        whole(1, KEEP_MONTHS_BOUND),
+        Meta(description="`audit archive --prune` leaves this many newest months as they are."),
+    ] = 84
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole of tripgate.toml."""
 
@@ -299,6 +316,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     strategies: dict[Annotated[str, STRATEGY_NAME], Strategy]
     quotes: dict[Annotated[str, CURRENCY_NAME], QuoteCurrency] = {}
     alerts: Alerts = Alerts()
+    audit: Audit = Audit()
 
 
 class InstrumentKey(NamedTuple):

@@ -159,7 +159,7 @@ def _issue(
     record = pack_record(
         token=token, flags=flags, strategy=strategy, instrument=instrument, lots=lots,
         stop=stop_ticks, t_signed_ms=market_ms, host_ns=host_ns(), epoch=page.epoch,
-        position=int(page.rows(KEY)["closable"][key]),
+        position=int(page.rows(KEY)["closable"][key]), price=price_ticks, notional=amount,
     )  # fmt: skip
     with _section(page, ring.slot) as posted:
         _clear(page, row)
@@ -182,9 +182,10 @@ def _issue(
             atomics.fetch_add(page.address(COUNTERS_HEADER, 0, "unposted"), 1)
         mark = UNPOSTED if amount and not posted else 0
         atomics.store(address, entry_word(token, COMMITTED) | mark)
-    sequence_posted = ring.append(int(EventKind.DECISION), record, host_ns(), market_ms)
-    # A full ring never holds an exit back: the entry carries the record until there is room.
-    entry["record_sequence"] = sequence_posted or 0
+        # Inside the section: sums that hold the exit are never read without its record.
+        sequence_posted = ring.append(int(EventKind.DECISION), record, host_ns(), market_ms)
+        # A full ring never holds an exit back: the entry carries the record until there is room.
+        entry["record_sequence"] = sequence_posted or 0
     return token
 
 

@@ -15,7 +15,7 @@ from tripgate.page.board import Quote, read_quote
 from tripgate.page.layout import KEY
 from tripgate.page.mapping import Page
 from tripgate.reasons import DenyReason
-from tripgate.units import InstrumentUnits
+from tripgate.units import INT_MAX, InstrumentUnits
 
 _REASON, _SCOPE, _LIMIT, _USED, _REQUESTED = (
     offset // 8 for offset in (AT.reason, AT.scope, IMAGE.limit, IMAGE.used, IMAGE.requested)
@@ -51,13 +51,15 @@ class OpeningHalf:
 class InstrumentHandle:
     """One strategy's handle on one instrument: pre-bound, so that a check takes three integers."""
 
-    def __init__(self, page: Page, slot: int, key: int) -> None:
+    def __init__(self, page: Page, slot: int, key: int, *, by: str | None = None) -> None:
+        # ``by`` names a call route (see fastcall.bind): a builtin costs most of a second to make,
+        # which one that is asked over a socket does not earn back.
         self._page = page
         self.key = key
         """Number of the closable key: strategy, instrument and position side."""
         self._instrument = page.names.keys[key][1]
         self._context = build_context(page, slot, key)
-        self.check_raw: CheckRaw = bind(self._context, page)
+        self.check_raw: CheckRaw = bind(self._context, page, by=by)
         """(lots, price ticks, stop ticks) to a token or −``DenyReason``: the check at full speed.
 
         Lots are signed, positive buys. Price 0 is a market order; stop 0 is none, which only a
@@ -145,6 +147,18 @@ class InstrumentHandle:
             price_ticks = 0 if price is None else self._positive_ticks(price)
             stop_ticks = 0 if stop is None else self._positive_ticks(stop)
         except (ValueError, ArithmeticError):
+            return self._deny_input(DenyReason.BAD_PRICE)
+        return self._decision(self.check_raw(lots, price_ticks, stop_ticks))
+
+    def check_ticks(self, lots: int, price_ticks: int, stop_ticks: int) -> Decision:
+        """Judge an order given in lots and ticks as ``check_raw`` takes them.
+
+        Whole numbers beyond 64 bits are denied with BAD_QUANTITY or BAD_PRICE like any other that
+        is out of range.
+        """
+        if abs(lots) > INT_MAX:
+            return self._deny_input(DenyReason.BAD_QUANTITY)
+        if max(abs(price_ticks), abs(stop_ticks)) > INT_MAX:
             return self._deny_input(DenyReason.BAD_PRICE)
         return self._decision(self.check_raw(lots, price_ticks, stop_ticks))
 

@@ -4,6 +4,9 @@ It is embedded in the order's entry before the entry becomes RESERVED, and copie
 field order is part of the log format. The check builds it in its handle's context and copies it
 whole, so the context's words stand in exactly this order.
 
+Of an approved opening ``limit`` is the margin limit that it was granted under, where it needed
+margin; of a tree's own exit ``notional`` is what it counts at its side.
+
 ``outcome`` packs reason (16 bits), flags (16), level (8), least lease's role (8) and the scope that
 spoke (16, signed: a node, or −1 − role).
 """
@@ -103,17 +106,18 @@ def unpack_record(data: bytes) -> DecisionRecord:
 
 def pack_record(
     *, token: int, flags: int, strategy: int, instrument: int, lots: int, stop: int,
-    t_signed_ms: int, host_ns: int, epoch: int, position: int,
+    t_signed_ms: int, host_ns: int, epoch: int, position: int, price: int = 0, notional: int = 0,
 ) -> bytes:  # fmt: skip
     """Return the record of an order the tree itself decided on: an exit or a protective stop.
 
-    Such an order passes no limit, so the words of the check stay zero.
+    Such an order passes no limit, so the words of the check stay zero; ``notional`` is what an open
+    exit counts at its side.
     """
     words = np.zeros(RECORD_WORDS, dtype="<i8")
     values = {
         "token": token, "outcome": flags << FLAGS_SHIFT, "scope_ids": strategy | (instrument << 32),
         "lots": lots, "stop": stop, "t_signed_ms": t_signed_ms, "host_ns": host_ns,
-        "limits": epoch << 32, "position": position,
+        "limits": epoch << 32, "position": position, "price": price, "notional": notional,
     }  # fmt: skip
     for name, value in values.items():
         words[FIELDS.index(name)] = value

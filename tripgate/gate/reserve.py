@@ -93,6 +93,9 @@ def _reserve_margin(context: int, amount: int, side: int, lifted: int) -> int:
     word = atomics.peek(context + AT.sum3) + TOTAL.margin
     outcome = add_within(word, margin, limit, context + IMAGE.margin)
     if outcome == 0:
+        if lifted == 0:
+            # The keeper moves this limit with every mark: only the record can tell what it was.
+            atomics.poke(context + IMAGE.limit, limit)
         return 0
     # The five nodes alone are given back: the margin was not taken.
     atomics.poke(context + AT.margin, 0)

@@ -37,6 +37,7 @@ class RouterSession:
         self._events: deque[dict[str, object]] = deque(maxlen=EVENTS_MAX)
         self._replies: dict[int, dict[str, Any]] = {}
         self._next_id = 0
+        self._reason = ""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._socket.settimeout(REPLY_WAIT_S)
         try:
@@ -113,9 +114,11 @@ class RouterSession:
         except ConnectionError:
             data = b""
         if not data:
-            raise VenueError("the router hung up; orders already sent go on")
+            raise VenueError(f"the router hung up{self._reason}; orders already sent go on")
         for message in self._decoder.feed(data):
-            if isinstance(message, dict) and "event" in message:
+            if isinstance(message, dict) and message.get("event") == "cut":
+                self._reason = f" ({message.get('reason')})"
+            elif isinstance(message, dict) and "event" in message:
                 self._events.append(message)
             elif isinstance(message, dict) and isinstance(message.get("id"), int):
                 self._replies[message["id"]] = message

@@ -83,6 +83,21 @@ def release_slot(page: Page, slot: int) -> bool:
     return True
 
 
+def is_claimable(page: Page, slot: int) -> bool:
+    """Whether a strategy slot is free, or nothing of an owner that is gone is pending in it."""
+    owner = atomics.load(page.address(SLOT, slot) + SLOT_AT.pid)
+    return owner == 0 or _is_spent(page, slot, owner)
+
+
+def is_attached(page: Page, strategy: int) -> bool:
+    """Whether a living process holds a slot for a strategy."""
+    slots = page.rows(SLOT)[ROLE_SLOTS:]
+    return any(
+        is_alive(abs(int(row["pid"])), int(row["start_time"]))
+        for row in slots[(slots["strategy"] == strategy) & (slots["pid"] != 0)]
+    )
+
+
 def _is_spent(page: Page, slot: int, owner: int) -> bool:
     row = page.address(SLOT, slot)
     if owner < 0 and process_start_time(-owner):

@@ -12,6 +12,7 @@ from tripgate.machines.breaker_types import Cause
 from tripgate.page.layout import ACCOUNT, BOARD, CAUSE, KEY, LIMIT, NO_GRANT, SLOT, SUM
 from tripgate.page.lease import LeaseState, lease_states
 from tripgate.page.level import LevelWriter, node_level, writer_level
+from tripgate.page.links import LinkState, link_states
 from tripgate.page.mapping import Page
 from tripgate.page.quote import read_quote
 from tripgate.processes import is_alive
@@ -99,6 +100,7 @@ class GateStatus:
     nodes: tuple[NodeState, ...]
     causes: tuple[CauseState, ...]
     leases: tuple[LeaseState, ...]
+    links: tuple[LinkState, ...]
     accounts: tuple[AccountState, ...]
     board: tuple[BoardState, ...]
     positions: dict[str, int]
@@ -134,6 +136,7 @@ class GateStatus:
             "nodes": {node.scope: _node_json(node) for node in self.nodes},
             "causes": [_cause_json(cause) for cause in self.causes],
             "leases": {lease.role: _lease_json(lease) for lease in self.leases},
+            "links": {link.name: _link_json(link) for link in self.links},
             "accounts": {account.scope: _account_json(account) for account in self.accounts},
             "board": {row.instrument: _board_json(row) for row in self.board},
             "positions_lots": self.positions,
@@ -173,6 +176,14 @@ def _lease_json(lease: LeaseState) -> dict[str, Any]:
         "incarnation": lease.incarnation,
         "restarts": lease.restarts,
     }
+
+
+def _link_json(link: LinkState) -> dict[str, Any]:
+    fields = asdict(link)
+    del fields["name"]
+    for name in ("heard_ms", "age_max_ms"):
+        fields[name] = None if fields[name] is None else round(fields[name], 1)
+    return fields
 
 
 def _account_json(account: AccountState) -> dict[str, Any]:
@@ -306,6 +317,7 @@ def read_status(page: Page) -> GateStatus:
         nodes=_nodes(page),
         causes=_causes(page),
         leases=tuple(lease_states(page, host_ns())),
+        links=tuple(link_states(page, host_ns())),
         accounts=_accounts(page),
         board=_board(page, host_ns()),
         positions=positions,

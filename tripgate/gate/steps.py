@@ -66,59 +66,50 @@ def strategies_done(page: Page, step: int) -> bool:
     return all(done.get(number, False) for number in expected)
 
 
-class StepClock:
-    """One strategy process's place in the lock-step."""
+class StepTurn:
+    """One slot's place in the lock-step: which step is its turn, and that it has finished it.
 
-    def __init__(self, page: Page, slot: int, strategy: int) -> None:
+    It waits for nothing, so that a strategy's own loop and a router that acts for a guest share it.
+    """
+
+    def __init__(self, page: Page, slot: int, strategy: int, ringer: Ringer) -> None:
         self._page = page
         self._slot = slot
+        self._ringer = ringer
         self._order = int(page.rows(STRATEGY)["order"][strategy])
         self._mine = page.address(SLOT, slot, "step")
         self._breaker = page.address(ROLE, page.names.role("breaker"), "step")
         self._market_step = page.address(CONTROL_HEADER, 0, "step")
-        self._bell = Doorbell(page.folder, f"slot{slot}")
-        self._ringer = Ringer(page.folder)
-        self._root = os.pidfd_open(int(page.header["owner_pid"]))
+        self._done = -1
 
-    def ticks(self) -> Iterator[Tick]:
-        """Yield steps; see ``Gate.ticks``."""
-        # The step at hand is ours too: the first tick is where many strategies begin.
-        done = atomics.load(self._market_step) - 1
-        atomics.store(self._mine, done)
+    def join(self) -> None:
+        """Take part from the step at hand on: the first tick is where many strategies begin."""
+        self._done = atomics.load(self._market_step) - 1
+        atomics.store(self._mine, self._done)
         atomics.store(self._page.address(SLOT, self._slot, "participating"), 1)
         self._ringer.ring_all()
-        while (step := self._next_step(done)) is not None:
-            yield self._tick(step)
-            post_merged(self._page, self._slot)
-            done = step
-            atomics.store(self._mine, done)
-            self._ringer.ring_all()
 
-    def close(self) -> None:
-        """Leave the lock-step."""
-        self._bell.close()
-        self._ringer.close()
-        os.close(self._root)
+    def due(self) -> int | None:
+        """Return the step that is this slot's turn now, or None."""
+        step = atomics.load(self._market_step)
+        is_judged = bool(self._page.header["armed"]) and atomics.load(self._breaker) >= step
+        return step if step > self._done and is_judged and self._is_my_turn(step) else None
 
-    def _next_step(self, done: int) -> int | None:
+    def finish(self, step: int) -> None:
+        """Publish that a step is finished: what it merged is posted, and everybody is rung."""
+        post_merged(self._page, self._slot)
+        self._done = step
+        atomics.store(self._mine, step)
+        self._ringer.ring_all()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no step will come any more: the instance has ended, or the feed has."""
         header = self._page.header
-        while not header["ended"]:
-            step = atomics.load(self._market_step)
-            if (
-                header["armed"]
-                and step > done
-                and atomics.load(self._breaker) >= step
-                and self._is_my_turn(step)
-            ):
-                return step
-            if header["feed_finished"] and step <= done:
-                return None
-            bell = self._bell.socket.fileno()
-            ready, _, _ = select.select([bell, self._root], [], [], WAIT_MAX_S)
-            if self._root in ready:
-                return None
-            self._bell.drain()
-        return None
+        # The mark before the step: a step that is published in between is still to be done.
+        is_finished = bool(header["feed_finished"])
+        is_last = atomics.load(self._market_step) <= self._done
+        return bool(header["ended"]) or (is_finished and is_last)
 
     def _is_my_turn(self, step: int) -> bool:
         if not self._page.header["replay"]:
@@ -131,6 +122,43 @@ class StepClock:
             if order < self._order and int(slots["step"][slot]) < step:
                 return False
         return True
+
+
+class StepClock:
+    """One strategy process's walk through the steps."""
+
+    def __init__(self, page: Page, slot: int, strategy: int) -> None:
+        self._page = page
+        self._bell = Doorbell(page.folder, f"slot{slot}")
+        self._ringer = Ringer(page.folder)
+        self._turn = StepTurn(page, slot, strategy, self._ringer)
+        self._root = os.pidfd_open(int(page.header["owner_pid"]))
+
+    def ticks(self) -> Iterator[Tick]:
+        """Yield steps; see ``Gate.ticks``."""
+        self._turn.join()
+        while (step := self._next_step()) is not None:
+            yield self._tick(step)
+            self._turn.finish(step)
+
+    def close(self) -> None:
+        """Leave the lock-step."""
+        self._bell.close()
+        self._ringer.close()
+        os.close(self._root)
+
+    def _next_step(self) -> int | None:
+        while not self._page.header["ended"]:
+            if (step := self._turn.due()) is not None:
+                return step
+            if self._turn.is_over:
+                return None
+            bell = self._bell.socket.fileno()
+            ready, _, _ = select.select([bell, self._root], [], [], WAIT_MAX_S)
+            if self._root in ready:
+                return None
+            self._bell.drain()
+        return None
 
     def _tick(self, step: int) -> Tick:
         quotes = {}

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 MAGIC = 0x7472_6970_6761_7465
 HEADER_BYTES = 4096
 WORD_BYTES = 8
@@ -111,7 +111,6 @@ class Table:
         )
 
 
-# ---- control: written by the tree, read by clients ------------------------------------------
 CONTROL_HEADER = Table(
     "control_header",
     "control",
@@ -214,8 +213,19 @@ PROTECTION = Table(
     ("open_since_ms", "unprotected_ms_max", "stop_lots", "stop_ticks", "stop_token", "pad*3"),
     64,
 )  # router of the venue, one row per closable key
+LINK = Table(
+    "link",
+    "control",
+    (
+        "sent", "overflowed", "sent_ns", "incarnation", "pad*4",  # the direction's sender
+        "fault", "argument", "pad_fault*6",  # chaos tools; 0 is a sound link
+        "received", "stale", "replayed", "reordered", "foreign", "forged", "unreadable",
+        "wrong_schema", "unknown_kind", "gap", "dropped", "age_max_ns", "heard_ns", "silent",
+        "silences", "turns", "lag_us", "rss_kib", "age_ns", "pad_receiver*5",  # its receiver
+    ),
+    320,
+)  # one row per direction of a link (page.links)  # fmt: skip
 
-# ---- counters: written by clients too -------------------------------------------------------
 COUNTERS_HEADER = Table(
     "counters_header",
     "counters",
@@ -276,7 +286,7 @@ RING = Table("ring", "counters", (f"bytes*{RING_BYTES // WORD_BYTES}",), RING_BY
 HEADERS = (CONTROL_HEADER, COUNTERS_HEADER)
 TABLES = (
     LEASE, ROLE, LIMIT, INSTRUMENT, BOARD, STRATEGY, ACCOUNT, CAUSE, WATERMARK, CURSOR, HOLDER,
-    PROTECTION, SUM, THROTTLE, CLAIM, SLOT, ENTRY, KEY, RING, RATE, BAR,
+    PROTECTION, SUM, THROTTLE, CLAIM, SLOT, ENTRY, KEY, RING, RATE, BAR, LINK,
 )  # fmt: skip
 """All tables; a table's place in the directory is its index here."""
 
@@ -293,6 +303,7 @@ class Capacities:
     roles: int = 15
     causes: int = 64
     quotes: int = 1
+    links: int = 34
 
     def rows(self, table: Table) -> int:
         """Return the number of rows of a table."""
@@ -305,6 +316,7 @@ class Capacities:
             "protection": self.keys, "sum": self.nodes, "throttle": self.strategies,
             "claim": self.instruments, "slot": self.slots, "entry": entries, "key": self.keys,
             "ring": self.slots, "rate": self.quotes, "bar": self.instruments * BARS_KEPT,
+            "link": self.links,
         }  # fmt: skip
         return counts[table.name]
 

@@ -46,7 +46,7 @@ from tripgate.page.names import PageNames
 CONTROL_FILE = "control"
 COUNTERS_FILE = "counters"
 _CAPACITY_FIELDS = (
-    "nodes", "instruments", "strategies", "keys", "slots", "roles", "causes", "quotes",
+    "nodes", "instruments", "strategies", "keys", "slots", "roles", "causes", "quotes", "links",
 )  # fmt: skip
 _COMPLETE_AT = 32
 """Place in the header's directory of the word that says that the page is complete."""

@@ -110,13 +110,17 @@ class RingWriter:
         """Sequence of the last record published."""
         return atomics.load(self._slot + _RECORD_SEQUENCE)
 
+    @property
+    def room(self) -> int:
+        """Free bytes: the ring's size less what its slowest holder has yet to read."""
+        head = atomics.load(self._slot + _HEAD)
+        return free_bytes(head, self._cursors, int(self._mask[self._number]))
+
     def append(self, kind: int, payload: bytes, host_ns: int, market_ms: int) -> int | None:
         """Publish a record and return its sequence, or None if the ring has no room for it."""
         if len(payload) > PAYLOAD_MAX:
             raise InvariantBroken(f"a record has at most {PAYLOAD_MAX} bytes, was {len(payload)}")
-        head = atomics.load(self._slot + _HEAD)
-        room = free_bytes(head, self._cursors, int(self._mask[self._number]))
-        if room < 2 * (FRAME_BYTES + len(payload) + 8):
+        if self.room < 2 * (FRAME_BYTES + len(payload) + 8):
             return None
         place = claim_frame(self._slot, self._data, kind, len(payload))
         start = place - self._data
