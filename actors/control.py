@@ -5,7 +5,8 @@ loop turns and how late its event loop is. Root to child: it lives, and ``Stop``
 actor ends its loop in order, with cancellation only after the grace.
 
 Nothing waits for this link: neither the child's work loop nor the supervisor's watch. Its silence
-is recorded and shown, and does nothing else; leases alone decide what is safe.
+is recorded and shown; of an actor that has given its lease up it also tells the root that it hangs.
+Leases alone decide what is safe.
 """
 
 import os

@@ -27,9 +27,10 @@ from tripgate.clock import NS_PER_MS, NS_PER_S, boot_ns, host_ns
 from tripgate.logs import open_log
 from tripgate.messages import EventKind
 from tripgate.page.doorbell import Ringer
-from tripgate.page.layout import LEASE, ROLE
+from tripgate.page.layout import LEASE, LINK, ROLE
 from tripgate.page.lease import LeaseHolder, zero_lease
 from tripgate.page.level import LevelWriter, bump_generation, set_level, writer_level
+from tripgate.page.links import to_root
 from tripgate.page.mapping import Page
 from tripgate.page.ring import RingWriter
 from tripgate.processes import process_start_time
@@ -38,6 +39,8 @@ from tripgate.reasons import Level
 TURN_S = 0.02
 HANG_NS = 2 * NS_PER_S
 """How long beyond its lease a living child may stay silent before it is killed."""
+SILENT_NS = 10 * NS_PER_S
+"""How long a child that gave its lease up as stale may be silent on its control link."""
 START_NS = 60 * NS_PER_S
 """How long a child may take from spawn to its first lease (the very first start compiles)."""
 SUPERVISOR_ROLE = 0
@@ -60,6 +63,7 @@ class Supervisor:
         self._tightened_ns: dict[int, int] = {}
         self._suspend = SuspendDetector(host_ns(), boot_ns())
         self._roles = page.rows(ROLE)
+        self._awake_ns = host_ns()
         self.groups: dict[str, GroupTask] = {}
         self.stopping = False
 
@@ -217,9 +221,13 @@ class Supervisor:
 
     async def watch(self) -> None:
         """Renew the root's lease each turn, note lapses, kill what hangs. Runs for ever."""
-        calm_ns = host_ns()
+        calm_ns = turned_ns = self._awake_ns = host_ns()
         while True:
             now_ns = host_ns()
+            if now_ns - turned_ns > NS_PER_S:
+                # We were stopped ourselves: who was not heard meanwhile may well have spoken.
+                self._awake_ns = now_ns
+            turned_ns = now_ns
             self._lease.renew(now_ns)
             if now_ns - calm_ns > NS_PER_S:
                 calm_ns = now_ns
@@ -238,7 +246,15 @@ class Supervisor:
 
     def _kill_if_hung(self, role: int, now_ns: int) -> None:
         child, row = self._running.get(role), self._roles[role]
-        if child is None or child.process is None or child.ended.is_set() or row["stale"]:
+        if child is None or child.process is None or child.ended.is_set():
+            return
+        if row["stale"]:
+            # It gave its lease up by name, so the lease says nothing of a hang that follows; a
+            # router that hung then would never send an exit again. Its control link still tells.
+            heard_ns = int(self._page.rows(LINK)[to_root(role)]["heard_ns"])
+            since_ns = max(heard_ns, child.started_ns, self._awake_ns)
+            if heard_ns and now_ns - since_ns > SILENT_NS:
+                child.kill(HUNG)
             return
         lapsed_ns = now_ns - int(row["lapsed_since_ns"]) if row["lapsed_since_ns"] else 0
         bound_ns = HANG_NS if int(row["renewals"]) else START_NS

@@ -13,9 +13,10 @@ from tests.unit.held_children import BREAKER, FEED, Nursery, keeping
 from tripgate.clock import NS_PER_MS, host_ns
 from tripgate.gate.slots import take_role_slot
 from tripgate.messages import EventKind
-from tripgate.page.layout import HOLDER, LEASE, RING_BYTES, ROLE, SLOT
+from tripgate.page.layout import HOLDER, LEASE, LINK, RING_BYTES, ROLE, SLOT
 from tripgate.page.lease import LeaseHolder
 from tripgate.page.level import LevelWriter, set_level
+from tripgate.page.links import to_root
 from tripgate.page.mapping import Page
 from tripgate.reasons import Level
 
@@ -144,6 +145,25 @@ async def test_watch_when_a_child_says_that_its_input_is_stale_then_it_is_left_a
         turns = int(roles["renewals"][SUPERVISOR_ROLE])
         await until(lambda: int(roles["renewals"][SUPERVISOR_ROLE]) > turns + 5)
         assert first.process.returncode is None
+
+
+async def test_P10_watch_when_a_stale_child_falls_silent_then_it_is_killed_and_replaced(
+    page: Page, children: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role, roles = page.names.role("market_feed", "sim"), page.rows(ROLE)
+    link = page.rows(LINK)[to_root(role)]
+    async with keeping(page, FEED, watch=True):
+        first = await children.child(0)
+        LeaseHolder(page, role).give_up_stale()
+        link["heard_ns"] = host_ns()
+        turns = int(roles["renewals"][SUPERVISOR_ROLE])
+        await until(lambda: int(roles["renewals"][SUPERVISOR_ROLE]) > turns + 5)
+        assert first.process.returncode is None, "it was heard a moment ago"
+        monkeypatch.setattr(module, "SILENT_NS", 0)
+        await children.child(1)
+        monkeypatch.setattr(module, "SILENT_NS", 10**12)
+    (_, down) = next(r for r in records(page, SUPERVISOR_ROLE) if r[0] is EventKind.ACTOR_DOWN)
+    assert (down["reason"], down["code"]) == ("hung", -signal.SIGKILL)
 
 
 async def test_emit_when_the_ring_is_full_then_the_watch_goes_on_without_the_record(
